@@ -1,0 +1,56 @@
+"""The base of every component's settings: immutable, validated, and refused in one line that names the field."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from raygen.errors import SettingsError, closest
+
+
+class Settings(BaseModel):
+    """Immutable validated values; each component derives its own.
+
+    Every field carries a ``description`` with its unit: the command line's ``--help`` is made of them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], *, where: str) -> Self:
+        """Validate ``values``.
+
+        Args:
+            values: nested plain values, as read from YAML or from options.
+            where: the file or command that they came from, for the message.
+
+        Raises:
+            SettingsError: for the first value that is wrong, naming its field.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise _settings_error(cls, error, where) from None
+
+
+def _settings_error(model: type[Settings], error: ValidationError, where: str) -> SettingsError:
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(model, first["loc"][:-1])
+        return SettingsError(f"unknown setting {path!r}", where=where, right=closest(str(first["loc"][-1]), known))
+    if first["type"] == "missing":
+        return SettingsError(f"{path} is not given", where=where, right=f"give {path}")
+    message = first["msg"].removeprefix("Value error, ")
+    given = first.get("input")
+    return SettingsError(f"{path} = {given!r} is not possible", where=where, right=message[:1].lower() + message[1:])
+
+
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            return []
+        model = field.annotation
+    return list(model.model_fields)

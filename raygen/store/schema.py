@@ -1,0 +1,54 @@
+"""The columns of a sample, and of a unit in the plan; the contract with whoever reads a run."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Raised whenever a column changes its name, type or meaning."""
+
+IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+"""The image type of Hugging Face datasets: the bytes of a PNG file, and no path."""
+
+_META = {b"raygen.schema": str(SCHEMA_VERSION).encode()}
+
+SAMPLES = pa.schema(
+    [
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("node", pa.string(), nullable=False),  # as the command line takes it: layer:channel[@row,column]
+        pa.field("layer", pa.string(), nullable=False),
+        pa.field("channel", pa.int32(), nullable=False),
+        pa.field("class_name", pa.string()),  # null where the node is no class
+        pa.field("chain", pa.int32(), nullable=False),
+        pa.field("draw", pa.int32(), nullable=False),
+        pa.field("image", IMAGE, nullable=False),
+        pa.field("image_low", pa.float32(), nullable=False),  # the pixel value (0..1 of a photograph) shown as 0
+        pa.field("image_high", pa.float32(), nullable=False),  # the pixel value shown as 255
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("energy", pa.float64(), nullable=False),  # U = -b f(x) + |z|^2/2, without constants
+        pa.field("winner", pa.int32(), nullable=False),  # the channel of the layer that responds most to this image
+        pa.field("tilt", pa.float32(), nullable=False),  # b
+        pa.field("contrast", pa.float32(), nullable=False),  # |b A A' grad f|^2 / trace(A A') over the node's draws
+        pa.field("acceptance_rate", pa.float32(), nullable=False),  # of the chain, after warm-up
+        pa.field("step_size", pa.float32(), nullable=False),
+        pa.field("gradients", pa.int64(), nullable=False),  # of the chain, warm-up included
+        pa.field("divergences", pa.int32(), nullable=False),  # of the chain, after warm-up
+        pa.field("r_hat", pa.float32(), nullable=False),  # rank-normalised split R-hat of the node's score
+        pa.field("ess", pa.float32(), nullable=False),  # bulk effective sample size of the node's score, all chains
+        pa.field("converged", pa.bool_(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+    ],
+    metadata=_META,
+)
+
+PLAN = pa.schema(
+    [
+        pa.field("unit", pa.string(), nullable=False),
+        pa.field("layer", pa.string(), nullable=False),
+        pa.field("channels", pa.list_(pa.int32()), nullable=False),
+        pa.field("row", pa.int32()),  # of the position in the layer's map; null for its default
+        pa.field("column", pa.int32()),
+        pa.field("chains", pa.int32(), nullable=False),  # of each node
+    ],
+    metadata=_META,
+)
