@@ -8,6 +8,7 @@
     |   +-- NetworkError            an unknown network, or one that cannot be built
     |   |   +-- WeightsError        a weight file that cannot be read or does not fit
     |   +-- NodeError               a node, layer, channel or position that is not there
+    |   +-- ScoreError              a score that is not finite, or a target that does not exist
     |   +-- DataError               an unknown data set, or images that do not fit
     |   +-- StoreError              a run on storage that is another one, torn, or cannot be written
     +-- UnfinishedError             a run ended with parts missing          (exit status 3)
@@ -61,6 +62,10 @@ class WeightsError(NetworkError):
 
 class NodeError(InputError):
     """A node, layer, channel or position does not exist in the network."""
+
+
+class ScoreError(InputError):
+    """A score, or its gradient, is not finite, or does not fit its reference."""
 
 
 class DataError(InputError):

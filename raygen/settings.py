@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,7 +19,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     @classmethod
-    def parse(cls, values: dict[str, Any], *, where: str) -> Self:
+    def parse(cls, values: Mapping[str, Any], *, where: str) -> Self:
         """Validate ``values``.
 
         Args:
@@ -33,6 +34,13 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise _settings_error(cls, error, where) from None
 
+    @classmethod
+    def part_of(cls, whole: Settings) -> Self:
+        """Return the part of a composed configuration that is this class's, knowing still which fields were given."""
+        return cls.model_construct(
+            whole.model_fields_set & set(cls.model_fields), **{name: getattr(whole, name) for name in cls.model_fields}
+        )
+
 
 def _settings_error(model: type[Settings], error: ValidationError, where: str) -> SettingsError:
     first = error.errors()[0]
@@ -41,7 +49,7 @@ def _settings_error(model: type[Settings], error: ValidationError, where: str) -
         known = _fields_at(model, first["loc"][:-1])
         return SettingsError(f"unknown setting {path!r}", where=where, right=closest(str(first["loc"][-1]), known))
     if first["type"] == "missing":
-        return SettingsError(f"{path} is not given", where=where, right=f"give {path}")
+        return SettingsError(f"{path} is not given", where=where, right=f"give {path} (--{path.replace('_', '-')})")
     message = first["msg"].removeprefix("Value error, ")
     given = first.get("input")
     return SettingsError(f"{path} = {given!r} is not possible", where=where, right=message[:1].lower() + message[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,9 +59,17 @@ class Location:
         return sorted(info.path[len(base) :].lstrip("/") for info in found)
 
     def entries(self) -> list[str]:
-        """Return the sorted names of the files and folders directly in this folder."""
+        """Return the sorted names of the files and folders directly in this folder.
+
+        Raises:
+            StoreError: if it is no folder, or cannot be listed.
+        """
         selector = fs.FileSelector(self.root, allow_not_found=True)
-        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+        try:
+            return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+        except OSError as error:
+            raise StoreError(f"the folder cannot be listed ({error})", where=self.text,
+                             right="give a folder") from None  # fmt: skip
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes.
@@ -91,6 +100,10 @@ class Location:
             if not atomic:
                 self.filesystem.move(path, target)
         except OSError as error:
+            if path != target:
+                # A scrap takes room, and would make the folder look like someone else's.
+                with contextlib.suppress(OSError):
+                    self.filesystem.delete_file(path)
             raise StoreError(f"{name} cannot be written ({error})", where=self.text,
                              right="give a place that can be written, with room left") from None  # fmt: skip
 

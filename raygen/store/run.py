@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +13,13 @@ import pyarrow.parquet as pq
 from raygen.errors import StoreError
 from raygen.store.location import Location
 from raygen.store.plan import Unit, read_plan, write_plan
-from raygen.store.schema import SAMPLES, SCHEMA_VERSION
+from raygen.store.request import claim, read_request
+from raygen.store.schema import SAMPLES
 
 _REQUEST = "run.json"
 _PLAN = "plan.parquet"
-_GUEST = "pretrain"
-"""The one folder that may lie in a run's folder before the run begins: the training of its network."""
+_GUESTS = ("pretrain", "demo.json")
+"""What may lie in a run's folder before the run begins: the training of its network, and the demo's own request."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,10 @@ class Run:
         """Return the run at ``place``, to be read.
 
         Raises:
-            StoreError: if there is no run.
+            StoreError: if there is no run, or one of another version of the schema.
         """
         run = cls(Location.of(place))
-        if not run.location.exists(_REQUEST):
-            raise StoreError("no run is there", where=place,
-                             right="give the folder that holds run.json, as raygen sample --out wrote it")  # fmt: skip
-        if (found := run.request.get("schema")) != SCHEMA_VERSION:
-            raise StoreError(f"its schema is version {found}", where=place,
-                             right=f"this raygen reads version {SCHEMA_VERSION}")  # fmt: skip
+        read_request(run.location, _REQUEST)
         return run
 
     @classmethod
@@ -58,13 +53,7 @@ class Run:
             StoreError: if another run, or something that is no run, is there, or it cannot be written.
         """
         run = cls(Location.of(place))
-        asked = json.loads(json.dumps(request))
-        if run.location.exists(_REQUEST):
-            _refuse_difference(place, run.request["request"], asked)
-        else:
-            run._refuse_strangers(place)
-            document = {"schema": SCHEMA_VERSION, "request": asked, "about": dict(about)}
-            run.location.write(_REQUEST, json.dumps(document, indent=2).encode())
+        claim(run.location, _REQUEST, request, about=about, guests=_GUESTS)
         if not run.location.exists(_PLAN):
             run.location.write(_PLAN, write_plan(units))
         return run
@@ -72,23 +61,25 @@ class Run:
     @property
     def request(self) -> dict[str, Any]:
         """The content of ``run.json``: ``schema``, ``request``, ``about``."""
-        try:
-            document = json.loads(self.location.read(_REQUEST))
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            raise StoreError("run.json is no JSON object", where=self.location.text,
-                             right="restore it, or begin a new run elsewhere")  # fmt: skip
-        return document
+        return read_request(self.location, _REQUEST)
 
     def units(self) -> tuple[Unit, ...]:
-        """Return the plan."""
-        return read_plan(self.location.read(_PLAN))
+        """Return the plan.
+
+        Raises:
+            StoreError: if it is missing or torn.
+        """
+        data = self.location.read(_PLAN)
+        try:
+            return read_plan(data)
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise StoreError(f"{_PLAN} is torn ({error})", where=self.location.text,
+                             right="remove that file and run the same command again") from None  # fmt: skip
 
     def done(self) -> set[str]:
         """Return the names of the units that are committed."""
-        files = self.location.names("samples", recursive=True)
-        return {name.rsplit("/", 1)[-1].removesuffix(".parquet") for name in files if name.endswith(".parquet")}
+        files = {f"samples/{name}" for name in self.location.names("samples", recursive=True)}
+        return {unit.name for unit in self.units() if unit.path in files}
 
     def commit(self, unit: Unit, samples: pa.Table) -> None:
         """Write a unit's samples whole; a second commit of the same unit replaces the first by the same rows."""
@@ -106,7 +97,7 @@ class Run:
         data = self.location.read(unit.path)
         try:
             return pq.read_table(io.BytesIO(data))
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise StoreError(f"{unit.path} is torn ({error})", where=self.location.text,
                              right="remove that file and run the same command again") from None  # fmt: skip
 
@@ -119,25 +110,3 @@ class Run:
                 by_layer.setdefault(unit.layer, []).append(unit)
         for layer, units in by_layer.items():
             yield layer, pa.concat_tables([self.samples(unit) for unit in units])
-
-    def _refuse_strangers(self, place: str) -> None:
-        strangers = [name for name in self.location.entries() if name != _GUEST]
-        if strangers:
-            raise StoreError(f"the folder holds {strangers[0]}, which is no part of a run", where=place,
-                             right="give an empty or a new folder")  # fmt: skip
-
-
-def _refuse_difference(place: str, found: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    difference = next(_differences(found, asked), None)
-    if difference is not None:
-        name, old, new = difference
-        raise StoreError(f"it holds another run: there {name} is {json.dumps(old)}, now {json.dumps(new)}",
-                         where=place, right="ask for the same again, or give another folder")  # fmt: skip
-
-
-def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in sorted({*old, *new}):
-            yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
-    elif old != new:
-        yield name, old, new

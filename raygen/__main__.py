@@ -1,0 +1,7 @@
+"""``python -m raygen``."""
+
+import sys
+
+from raygen.cli import main
+
+sys.exit(main())

@@ -1,0 +1,121 @@
+"""Each command: its options, its stage, and what it says."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+import click
+
+from raygen import stages
+from raygen.cli.display import Display
+from raygen.cli.options import configured
+from raygen.cli.reports import show_epoch, show_farm, show_gallery, show_samples, show_trained
+from raygen.cli.tables import evaluation_table, layer_table
+from raygen.config import (
+    DemoConfig,
+    GalleryConfig,
+    NodesConfig,
+    PipelineConfig,
+    PretrainConfig,
+    SampleConfig,
+    TuneConfig,
+)
+from raygen.networks import list_layers, load_network
+
+
+@click.command()
+@configured(DemoConfig)
+def demo(config: DemoConfig) -> None:
+    """Pretrain LeNet on the bundled digits, sample its nodes and make a gallery; nothing is downloaded."""
+    _run_pipeline(config.pipeline)
+
+
+@click.command()
+@configured(PipelineConfig)
+def pipeline(config: PipelineConfig) -> None:
+    """Pretrain a network, sample its nodes and make a gallery, in one folder."""
+    _run_pipeline(config)
+
+
+@click.command()
+@configured(PretrainConfig)
+def pretrain(config: PretrainConfig) -> None:
+    """Train a network with the generative gradient, then the discriminative one, on Ray Train."""
+    display = Display(sys.stdout)
+    display.stage("pretrain")
+    try:
+        folder = stages.pretrain(config, lambda report: show_epoch(display, report, config.epochs))
+    finally:
+        display.close()
+    show_trained(display, folder)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@configured(NodesConfig)
+def nodes(config: NodesConfig, *, as_json: bool) -> None:
+    """List the layers of a network whose nodes can be sampled."""
+    layers = list_layers(load_network(config))
+    click.echo("\n".join(json.dumps(asdict(layer)) for layer in layers) if as_json else layer_table(layers))
+
+
+@click.command()
+@configured(TuneConfig)
+def tune(config: TuneConfig) -> None:
+    """Search for the tilt and step size of a layer's nodes on Ray Tune; write a profile for raygen sample."""
+    display = Display(sys.stdout)
+    display.stage("tune")
+    try:
+        report = stages.tune(config, lambda done, total: display.update(f"{done} of {total} trials"))
+    finally:
+        display.close()
+    display.say(evaluation_table(report.evaluations))
+    display.say(f"profile: {report.profile} (use it with raygen sample --profile {report.profile})")
+
+
+@click.command()
+@configured(SampleConfig)
+def sample(config: SampleConfig) -> None:
+    """Draw samples from nodes with Hamiltonian Monte Carlo, on a farm of Ray actors or here (--local)."""
+    display = Display(sys.stdout)
+    display.stage("sample")
+    try:
+        sampled = stages.sample(config, lambda report: show_farm(display, report))
+    finally:
+        display.close()
+    show_samples(display, sampled)
+    display.say(f"pages: raygen gallery --out {config.out}")
+
+
+@click.command()
+@configured(GalleryConfig)
+def gallery(config: GalleryConfig) -> None:
+    """Make the pages and pictures of a run."""
+    show_gallery(Display(sys.stdout), stages.gallery(config.out))
+
+
+def _run_pipeline(config: PipelineConfig) -> None:
+    display = Display(sys.stdout)
+    display.stage("pretrain")
+
+    def on_trained(folder: stages.TrainingFolder) -> None:
+        display.close()
+        show_trained(display, folder)
+        display.stage("sample")
+
+    try:
+        sampled = stages.pipeline(
+            config,
+            on_epoch=lambda report: show_epoch(display, report, config.epochs),
+            on_trained=on_trained,
+            on_progress=lambda report: show_farm(display, report),
+        )
+        display.close()
+        show_samples(display, sampled)
+        display.stage("gallery")
+        summary = stages.gallery(config.out)
+    finally:
+        display.close()
+    show_gallery(display, summary)

@@ -1,0 +1,109 @@
+"""Command-line options made from a configuration's fields: one name, one description, one default for both."""
+
+from __future__ import annotations
+
+import functools
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+import yaml
+from pydantic.fields import FieldInfo
+
+from raygen.config import load_config
+from raygen.settings import Settings
+
+Config = TypeVar("Config", bound=Settings)
+
+
+def configured(kind: type[Config]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of ``kind`` and ``--config FILE``, and call it with the configuration.
+
+    An option that is not given leaves the file's value, or else the default, in force.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(config_file: str | None, **options: Any) -> None:
+            fields = kind.model_fields
+            given = {name: options.pop(name) for name in fields}
+            plain = {name: _plain(fields[name], value) for name, value in given.items() if value is not None}
+            command(load_config(kind, config_file, plain), **options)
+
+        wrapped: Callable[..., None] = run
+        # click lists options in the reverse order of their decorators.
+        for name, field in reversed(_required_first(kind)):
+            wrapped = _option(name, field)(wrapped)
+        return click.option("--config", "config_file", metavar="FILE", help="YAML file of these settings.")(wrapped)
+
+    return decorate
+
+
+def _required_first(kind: type[Settings]) -> list[tuple[str, FieldInfo]]:
+    return sorted(kind.model_fields.items(), key=lambda item: not item[1].is_required())
+
+
+def _option(name: str, field: FieldInfo) -> Callable[..., Any]:
+    flag = "--" + name.replace("_", "-")
+    text = f"{field.description}  [{_default(field)}]"
+    if field.annotation is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
+    return click.option(flag, name, metavar=_metavar(field), help=text)
+
+
+def _plain(field: FieldInfo, value: Any) -> Any:
+    """Return an option's text as the plain value that YAML makes of it; where text is asked for it stays text."""
+    if not isinstance(value, str) or _takes_text(field):
+        return value
+    if _takes_list(field) and not value.lstrip().startswith("["):
+        value = f"[{value}]"
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value  # the validation names the option
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value is None:
+        return "not set"
+    if isinstance(value, tuple):
+        return "default: " + ",".join(str(item) for item in value)
+    if isinstance(value, bool):
+        return "default: " + ("on" if value else "off")
+    return f"default: {value}" if value != {} else "default: none"
+
+
+def _metavar(field: FieldInfo) -> str:
+    kinds = _kinds(field)
+    literals = [kind for kind in kinds if typing.get_origin(kind) is typing.Literal]
+    choices = [str(choice) for kind in literals for choice in typing.get_args(kind)]
+    if choices:
+        return "|".join(choices)
+    if _takes_list(field):
+        return "A,B,..."
+    names = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
+    return next((name for kind, name in names.items() if kind in kinds), "YAML")
+
+
+def _takes_text(field: FieldInfo) -> bool:
+    return any(kind is str or typing.get_origin(kind) is typing.Literal for kind in _kinds(field))
+
+
+def _takes_list(field: FieldInfo) -> bool:
+    return any(typing.get_origin(kind) is tuple for kind in _kinds(field))
+
+
+def _kinds(field: FieldInfo) -> list[Any]:
+    """Return the members of the field's type: itself, or those of a union, without their validation."""
+    annotation = field.annotation
+    members = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
+    return [typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind for kind in members]
+
+
+def _is_union(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in {typing.Union, types.UnionType}

@@ -1,0 +1,53 @@
+"""Joining a Ray cluster, or starting one of this machine alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from raygen.errors import SettingsError
+
+
+@contextmanager
+def session(address: str | None = None) -> Iterator[None]:
+    """Be connected to Ray within the block; what was connected before stays so.
+
+    Args:
+        address: of a cluster; None joins the one in RAY_ADDRESS (as a submitted job finds it), or else starts a cluster
+            of this machine alone that listens on loopback only and ends with the block.
+
+    Raises:
+        SettingsError: if there is no cluster at the address.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    # Ray reads these when it starts: a laptop's run listens on loopback only, and sends no usage statistics.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Its own future default; said now, it does not warn.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        ray.init(address=where, include_dashboard=False if where == "local" else None,
+                 logging_level=logging.ERROR, log_to_driver=False)  # fmt: skip
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise SettingsError(f"no Ray cluster answers at {where} ({type(error).__name__})", where="address",
+                            right="give a running head's, or none to use this machine") from None  # fmt: skip
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def capacity(*, cpus: float, gpus: float) -> int:
+    """Return how many workers of so many CPUs and GPUs each the cluster holds at present."""
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    fits = [resources.get("CPU", 0) / cpus]
+    if gpus > 0:
+        fits.append(resources.get("GPU", 0) / gpus)
+    return int(min(fits))

@@ -1,0 +1,150 @@
+"""The configuration of each command, composed of what the components define.
+
+One flat set of names: a setting is written the same in a YAML file, as an option and in ``run.json``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import Field
+
+from raygen.data import DataSettings
+from raygen.errors import SettingsError
+from raygen.networks import NetworkSettings
+from raygen.sampling import SamplingSettings
+from raygen.settings import Settings
+from raygen.training import TrainingSettings
+
+Config = TypeVar("Config", bound=Settings)
+
+
+class ClusterSettings(Settings):
+    """On what the work is done; it never changes a result."""
+
+    address: str | None = Field(
+        None, description="Ray cluster to join; default is RAY_ADDRESS, or else a cluster of this machine alone"
+    )
+    threads: int = Field(1, ge=1, le=1024, description="CPU threads of each worker or actor")
+    gpus: float = Field(0, ge=0, le=8, description="GPUs of each worker or actor (a share for actors); 0 uses the CPU")
+
+
+class PretrainConfig(NetworkSettings, DataSettings, TrainingSettings, ClusterSettings):
+    """``raygen pretrain``."""
+
+    out: str = Field(description="folder or URI of the training run")
+    seed: int = Field(0, ge=0, lt=2**63, description="of all random numbers")
+    workers: int | None = Field(
+        None, ge=1, le=4096, description="training processes; default as many as fit, at most 2"
+    )
+
+
+class NodesConfig(NetworkSettings):
+    """``raygen nodes``."""
+
+
+class SampleConfig(NetworkSettings, DataSettings, SamplingSettings, ClusterSettings):
+    """``raygen sample``."""
+
+    nodes: str = Field(description='nodes to sample, such as "conv2:0-9 ip2:*"')
+    out: str = Field(description="folder or URI of the run")
+    actors: int | None = Field(None, ge=1, le=100_000, description="sampling processes; default as many as fit")
+    local: bool = Field(False, description="sample in this process, without Ray")
+    profile: str | None = Field(None, description="file of raygen tune: settings for each layer")
+
+
+class GalleryConfig(Settings):
+    """``raygen gallery``."""
+
+    out: str = Field(description="folder or URI of the run")
+
+
+class TuneConfig(NetworkSettings, DataSettings, SamplingSettings, ClusterSettings):
+    """``raygen tune``."""
+
+    nodes: str = Field(description="nodes of one layer to try settings on")
+    out: str = Field(description="folder of the search; the profile is written there as profile.yaml")
+    actors: int | None = Field(None, ge=1, le=100_000, description="trials at once; default as many as fit")
+    contrasts: tuple[float, ...] = Field((1.0, 4.0, 16.0), description="contrasts to try")
+    step_sizes: tuple[float, ...] = Field((0.02, 0.05, 0.1, 0.2), description="step sizes to try")
+
+
+class PipelineConfig(PretrainConfig, SampleConfig):
+    """``raygen pipeline``: pretrain, sample and gallery in one folder."""
+
+    out: str = Field(description="folder or URI of the run; the training goes to its subfolder pretrain")
+
+    @property
+    def pretraining(self) -> PretrainConfig:
+        """The first stage."""
+        return PretrainConfig.part_of(self).model_copy(update={"out": f"{self.out.rstrip('/')}/pretrain"})
+
+    def sampling(self, weights: str) -> SampleConfig:
+        """The second stage, of the trained network in the file ``weights``, which says which network it is."""
+        whole = SampleConfig.part_of(self)
+        trained = whole.model_copy(update={"weights": weights})
+        trained.model_fields_set.difference_update({"network", "arguments"})
+        return trained
+
+
+class DemoConfig(Settings):
+    """``raygen demo``."""
+
+    out: str = Field("raygen-demo", description="folder of the demo")
+    seed: int = Field(0, ge=0, lt=2**63, description="of all random numbers")
+    workers: int | None = Field(
+        None, ge=1, le=4096, description="training processes; default as many as fit, at most 2"
+    )
+    actors: int | None = Field(None, ge=1, le=4096, description="sampling processes; default as many as fit")
+
+    @property
+    def pipeline(self) -> PipelineConfig:
+        """The pipeline that the demo runs: LeNet on the digits, its classes and its first convolution."""
+        return PipelineConfig.parse(
+            {
+                **self.model_dump(),
+                "data": "digits",
+                "epochs": 30,
+                "generative_epochs": 20,
+                "nodes": "ip2:* conv1:*",
+                # The Gaussian of the digits: what the tilt adds to it can be read as a digit.
+                "reference": "fitted",
+                "contrast": 2.0,
+                "warm_up": 60,
+                "thin": 8,
+                "batch": 40,
+            },
+            where="demo",
+        )
+
+
+def load_config(kind: type[Config], file: str | None, options: Mapping[str, Any]) -> Config:
+    """Return the configuration of a command: what ``file`` says, overridden by ``options``.
+
+    Raises:
+        SettingsError: if the file cannot be read, or a name or value is wrong.
+    """
+    if file is None:
+        return kind.parse(dict(options), where="options")
+    values = {**read_mapping(file), **options}
+    return kind.parse(values, where=f"{file} and options" if options else file)
+
+
+def read_mapping(file: str) -> dict[str, Any]:
+    """Return the mapping in a YAML file.
+
+    Raises:
+        SettingsError: if the file cannot be read or holds something else.
+    """
+    try:
+        values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot be read ({type(error).__name__})", where=file, right="give a YAML file") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"is no YAML ({error})", where=file, right="give lines of the form name: value") from None
+    if not isinstance(values or {}, dict):
+        raise SettingsError(f"holds a {type(values).__name__}", where=file, right="give lines of the form name: value")
+    return dict(values or {})

@@ -1,0 +1,75 @@
+"""A set of labelled images in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images of one shape.
+
+    Attributes:
+        name: of the data set, for messages and pages.
+        images: (n, C, H, W) uint8, 0 is black.
+        labels: (n,) int64, indices into ``class_names``; -1 is an image without label.
+        class_names: one for each class.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            raise ValueError(f"images are (n, C, H, W) uint8, not {tuple(self.images.shape)} {self.images.dtype}")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            raise ValueError(f"labels are (n,) int64, not {tuple(self.labels.shape)} {self.labels.dtype}")
+        if len(self.labels) and not -1 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.class_names):
+            raise ValueError(f"labels are -1 or an index into the {len(self.class_names)} class names")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of each image."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    def subset(self, indices: Tensor | Sequence[int]) -> ImageSet:
+        """Return the images at ``indices``, in their order; IndexError where there is no such image."""
+        rows = torch.as_tensor(indices, dtype=torch.int64)
+        return replace(self, images=self.images[rows], labels=self.labels[rows])
+
+    def first(self, limit: int | None) -> ImageSet:
+        """Return the first ``limit`` images, or the set itself where it has no more or there is no limit."""
+        return self if limit is None or limit >= len(self) else self.subset(range(limit))
+
+
+def stratified_split(labels: Tensor, *, test_part: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Split images so that each class has the same part of its images in the test set, rounded.
+
+    Args:
+        labels: (n,) int64.
+        test_part: from 0 to 1; every class keeps at least one image for training.
+        seed: of the choice and of the order.
+
+    Returns:
+        Indices of the training images and of the test images, each in random order, so that the first so many of
+        either are of all classes.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=draw)
+    is_test = torch.zeros(len(labels), dtype=torch.bool)
+    for label in set(labels.tolist()):
+        rows = order[labels[order] == label]
+        is_test[rows[: min(round(test_part * len(rows)), len(rows) - 1)]] = True
+    # A second order, since the first one gave its front to the test set.
+    order = torch.randperm(len(labels), generator=draw)
+    return order[~is_test[order]], order[is_test[order]]

@@ -1,0 +1,96 @@
+"""The gallery of a run: read unit by unit, written layer by layer, the index last."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raygen.errors import StoreError
+from raygen.gallery.addresses import layer_folders
+from raygen.gallery.exhibits import Exhibit, Layer, Tile, read_unit
+from raygen.gallery.site import Site
+from raygen.store import Run, Unit
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GallerySummary:
+    """What was made.
+
+    Attributes:
+        index: path or URI of ``index.html``.
+        layers: layers with a page.
+        nodes: nodes with a page.
+        samples: samples of these nodes.
+        missing: names of the planned units that are not yet done.
+        torn: files that cannot be read, relative to the run.
+    """
+
+    index: str
+    layers: int
+    nodes: int
+    samples: int
+    missing: tuple[str, ...]
+    torn: tuple[str, ...]
+
+
+def build_gallery(run: Run) -> GallerySummary:
+    """Make the gallery of a run, in the run's folder ``gallery``; one that is there is made anew.
+
+    It holds one unit's samples and one layer's tiles in memory. What is missing or torn is left out, and named on
+    the pages and in the summary.
+
+    Raises:
+        StoreError: if the run's plan cannot be read, or the gallery cannot be written.
+    """
+    done = run.done()
+    units_of: dict[str, list[Unit]] = {}
+    for unit in run.units():
+        units_of.setdefault(unit.layer, []).append(unit)
+    folders = layer_folders(units_of)
+    site = Site.begin(run.location.within("gallery"), run.request)
+    layers = [_build_layer(run, site, name, folders[name], units, done) for name, units in units_of.items()]
+    index = site.write_index(layers)
+    return GallerySummary(
+        index=index,
+        layers=sum(bool(layer.tiles) for layer in layers),
+        nodes=sum(len(layer.tiles) for layer in layers),
+        samples=sum(layer.totals.samples for layer in layers),
+        missing=tuple(unit.name for layer in layers for unit in layer.missing),
+        torn=tuple(path for layer in layers for path in layer.torn),
+    )
+
+
+def _build_layer(run: Run, site: Site, name: str, folder: str, units: Sequence[Unit], done: set[str]) -> Layer:
+    planned = sum(len(unit.channels) for unit in units)
+    exhibits: dict[str, Exhibit] = {}
+    torn: list[str] = []
+    for unit in units:
+        if unit.name not in done:
+            continue
+        try:
+            read = read_unit(run, unit, planned)
+        except StoreError as error:
+            log.warning("left out: %s", error)
+            torn.append(unit.path)
+            continue
+        for exhibit in read:
+            exhibits[exhibit.entry.stem] = site.write_pictures(folder, exhibit)
+    ordered = [exhibits[stem] for stem in sorted(exhibits, key=_by_channel)]
+    layer = Layer(
+        name=name,
+        folder=folder,
+        planned=planned,
+        tiles=tuple(Tile.of(exhibit) for exhibit in ordered),
+        missing=tuple(unit for unit in units if unit.name not in done),
+        torn=tuple(torn),
+    )
+    site.write_layer(layer, ordered)
+    log.info("layer %s: %d of %d nodes shown", name, len(ordered), layer.planned)
+    return layer
+
+
+def _by_channel(stem: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in stem.replace("_at_", "_").split("_"))

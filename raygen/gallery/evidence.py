@@ -1,0 +1,159 @@
+"""What a run says about its nodes, as plain numbers: read from the samples, and summed up."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from raygen.gallery.addresses import node_stem
+
+Images = list[list[bytes]]
+"""PNG files of one node: by chain, then by draw."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One chain of a node, its draws in order; ``score`` is their mean."""
+
+    number: int
+    draws: tuple[int, ...]
+    scores: tuple[float, ...]
+    winners: tuple[int, ...]
+    acceptance_rate: float
+    step_size: float
+    gradients: int
+    divergences: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A node's line in the index: what tiles, tables and ``gallery.json`` show. Numbers may be NaN.
+
+    Attributes:
+        node: as the command line takes it.
+        stem: of its files in the layer's folder.
+        wins: share of its samples to which no other channel of the layer responds more.
+        flat: whether every draw has the same score, as a dead unit's draws have.
+    """
+
+    node: str
+    layer: str
+    channel: int
+    class_name: str | None
+    stem: str
+    samples: int
+    score: float
+    tilt: float
+    contrast: float
+    acceptance_rate: float
+    divergences: int
+    r_hat: float
+    ess: float
+    converged: bool
+    wins: float
+    flat: bool
+
+    @property
+    def label(self) -> str:
+        """The class's name where there is one, else the node's."""
+        return self.class_name or self.node
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node's whole evidence; ``low`` and ``high`` are the ranges of the pixel values shown as black and white."""
+
+    entry: Entry
+    chains: tuple[Chain, ...]
+    model: str
+    seed: int
+    low: tuple[float, float]
+    high: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class LayerTotals:
+    """A layer's line in the summary table; NaN where there is nothing to sum up."""
+
+    nodes: int
+    samples: int
+    converged: float
+    r_hat: float
+    ess: float
+    acceptance_rate: float
+    divergences: int
+    wins: float
+
+
+def read_nodes(table: pa.Table) -> Iterator[tuple[Node, Images]]:
+    """Yield each node in a table of samples with its images, in the order of the rows."""
+    rows_of: dict[str, list[int]] = {}
+    for row, name in enumerate(table["node"].to_pylist()):
+        rows_of.setdefault(name, []).append(row)
+    for rows in rows_of.values():
+        samples = sorted(table.take(rows).to_pylist(), key=lambda sample: (sample["chain"], sample["draw"]))
+        by_chain: dict[int, list[dict[str, Any]]] = {}
+        for sample in samples:
+            by_chain.setdefault(sample["chain"], []).append(sample)
+        images = [[sample["image"]["bytes"] for sample in chain] for chain in by_chain.values()]
+        yield _node(samples, tuple(_chain(chain) for chain in by_chain.values())), images
+
+
+def totals(entries: Sequence[Entry]) -> LayerTotals:
+    """Sum up a layer: medians over its nodes, shares over its nodes or samples."""
+    samples = sum(entry.samples for entry in entries)
+    return LayerTotals(
+        nodes=len(entries),
+        samples=samples,
+        converged=sum(entry.converged for entry in entries) / len(entries) if entries else math.nan,
+        r_hat=_median(entry.r_hat for entry in entries),
+        ess=_median(entry.ess for entry in entries),
+        acceptance_rate=_median(entry.acceptance_rate for entry in entries),
+        divergences=sum(entry.divergences for entry in entries),
+        wins=sum(entry.wins * entry.samples for entry in entries) / samples if samples else math.nan,
+    )
+
+
+def _chain(samples: list[dict[str, Any]]) -> Chain:
+    last = samples[-1]
+    scores = tuple(sample["score"] for sample in samples)
+    return Chain(
+        number=last["chain"],
+        draws=tuple(sample["draw"] for sample in samples),
+        scores=scores,
+        winners=tuple(sample["winner"] for sample in samples),
+        acceptance_rate=last["acceptance_rate"],
+        step_size=last["step_size"],
+        gradients=last["gradients"],
+        divergences=last["divergences"],
+        score=statistics.fmean(scores),
+    )
+
+
+def _node(samples: list[dict[str, Any]], chains: tuple[Chain, ...]) -> Node:
+    last = samples[-1]
+    scores = [sample["score"] for sample in samples]
+    lows, highs = ([sample[name] for sample in samples] for name in ("image_low", "image_high"))
+    entry = Entry(
+        **{name: last[name] for name in ("node", "layer", "channel", "class_name", "tilt", "contrast", "r_hat", "ess")},
+        stem=node_stem(last["node"], last["channel"]),
+        samples=len(samples),
+        score=statistics.fmean(scores),
+        acceptance_rate=statistics.fmean(chain.acceptance_rate for chain in chains),
+        divergences=sum(chain.divergences for chain in chains),
+        converged=all(sample["converged"] for sample in samples),
+        wins=sum(sample["winner"] == sample["channel"] for sample in samples) / len(samples),
+        flat=len(samples) > 1 and len(set(scores)) == 1,
+    )
+    return Node(entry, chains, last["model"], last["seed"], (min(lows), max(lows)), (min(highs), max(highs)))
+
+
+def _median(values: Iterable[float]) -> float:
+    known = [value for value in values if math.isfinite(value)]
+    return statistics.median(known) if known else math.nan

@@ -1,0 +1,105 @@
+"""What is shown of a node: its evidence and its pictures, read from one unit; and of a layer, as far as it is done."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import pyarrow as pa
+from PIL import Image
+
+from raygen.errors import StoreError
+from raygen.gallery.evidence import Entry, LayerTotals, Node, read_nodes, totals
+from raygen.gallery.pictures import Picture, Sheet, sheet, spread, tile
+from raygen.store import SAMPLES, Run, Unit
+
+_STRIP = 24
+_FEW = 12
+"""Up to so many nodes, as the classes of digits, a layer's tiles are shown larger."""
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A node, its tile and its sheet."""
+
+    node: Node
+    tile: Picture
+    sheet: Sheet
+
+    @property
+    def entry(self) -> Entry:
+        """The node's line in the index."""
+        return self.node.entry
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What is left of an exhibit for the index: numbers, and the size of a picture that is on storage."""
+
+    entry: Entry
+    picture: Picture
+
+    @classmethod
+    def of(cls, exhibit: Exhibit) -> Tile:
+        """Keep the numbers and drop the picture's bytes."""
+        return cls(exhibit.entry, dataclasses.replace(exhibit.tile, png=b""))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer and how much of it is there.
+
+    Attributes:
+        name: the layer's dotted name.
+        folder: its folder in the gallery.
+        planned: nodes in the plan.
+        tiles: the nodes shown, by channel.
+        missing: units that are not yet done.
+        torn: files that cannot be read, relative to the run.
+    """
+
+    name: str
+    folder: str
+    planned: int
+    tiles: tuple[Tile, ...]
+    missing: tuple[Unit, ...]
+    torn: tuple[str, ...]
+
+    @property
+    def totals(self) -> LayerTotals:
+        """The layer's line in the summary table."""
+        return totals([tile.entry for tile in self.tiles])
+
+    @property
+    def few(self) -> bool:
+        """Whether its tiles are large."""
+        return self.planned <= _FEW
+
+    @property
+    def strip(self) -> list[Tile]:
+        """The nodes on the index: evenly spaced over the channels, whatever they look like."""
+        return [self.tiles[at] for at in spread(len(self.tiles), _STRIP)]
+
+
+def read_unit(run: Run, unit: Unit, planned: int) -> list[Exhibit]:
+    """Return the exhibits of a committed unit, by channel; ``planned`` nodes are in its layer.
+
+    Raises:
+        StoreError: if its file is missing or torn, or holds anything but samples with pictures.
+    """
+    table = run.samples(unit)
+    if missing := set(SAMPLES.names) - set(table.column_names):
+        raise _torn(run, unit, f"no column {min(missing)}")
+    side = 90 if planned <= _FEW else 60
+    try:
+        nodes = read_nodes(table.cast(SAMPLES))
+        exhibits = [Exhibit(node, tile(images, side=side), sheet(images)) for node, images in nodes]
+    # What Pillow raises for broken PNG files, and Arrow for columns of other types.
+    except (pa.ArrowException, OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError) as error:
+        raise _torn(run, unit, str(error)) from None
+    return sorted(exhibits, key=lambda exhibit: exhibit.entry.channel)
+
+
+def _torn(run: Run, unit: Unit, why: str) -> StoreError:
+    return StoreError(f"{unit.path} holds no samples that can be shown ({why})", where=run.location.text,
+                      right="remove that file and run the same command again")  # fmt: skip

@@ -1,0 +1,58 @@
+"""What a user may decide about the chains."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from raygen.hmc.kernel import Kernel
+from raygen.hmc.warmup import WarmUp
+from raygen.settings import Settings
+
+
+class HmcSettings(Settings):
+    """The kernel, its adaptation, and how many draws of how many chains."""
+
+    kernel: Literal["rotation", "leapfrog", "langevin"] = Field(
+        "rotation",
+        description="integrator: exact rotation of the reference, the paper's leapfrog, or one Langevin step",
+    )
+    steps: int = Field(8, ge=1, le=10_000, description="gradients of a trajectory")
+    step_size: float | None = Field(
+        None, gt=0, le=10, description="fixed step size, in radians for the rotation; adapted where not given"
+    )
+    jitter: float = Field(0.2, ge=0, lt=1, description="relative spread of each trajectory's step size")
+    adjusted: bool = Field(True, description="accept or reject (Metropolis); false is biased, for comparison")
+    acceptance: float = Field(0.65, gt=0, lt=1, description="acceptance rate that the step size is adapted to")
+    each_chain: bool = Field(False, description="adapt the step size for every chain instead of every node")
+    warm_up: int = Field(100, ge=0, le=1_000_000, description="trajectories of warm-up")
+    anneal: float = Field(0.4, ge=0, le=1, description="fraction of warm-up over which the tilt rises from zero")
+    chains: int = Field(8, ge=1, le=4096, description="chains of each node")
+    draws: int = Field(8, ge=1, le=100_000, description="samples kept of each chain")
+    thin: int = Field(10, ge=1, le=100_000, description="trajectories from one kept sample to the next")
+    r_hat: float = Field(1.05, gt=1, description="largest R-hat of a node that counts as converged")
+    ess: float = Field(
+        50, gt=0, description="least effective sample size of the score for a node to count as converged"
+    )
+
+    @property
+    def iterations(self) -> int:
+        """Trajectories after warm-up."""
+        return self.draws * self.thin
+
+    @property
+    def gradients(self) -> int:
+        """Gradients of one chain, all told."""
+        return (self.warm_up + self.iterations) * self.make_kernel().steps
+
+    def make_kernel(self) -> Kernel:
+        """Return the kernel that is asked for."""
+        if self.kernel == "langevin":
+            # One leapfrog step with a fresh momentum is the Metropolis-adjusted Langevin algorithm (Neal 2011, 5.2).
+            return Kernel("leapfrog", 1, self.jitter, self.adjusted)
+        return Kernel(self.kernel, self.steps, self.jitter, self.adjusted)
+
+    def make_warm_up(self) -> WarmUp:
+        """Return the warm-up that is asked for."""
+        return WarmUp(self.warm_up, self.anneal, self.acceptance, self.step_size, self.each_chain)

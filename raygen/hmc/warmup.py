@@ -1,0 +1,127 @@
+"""Warm-up: chains find their typical set while step sizes and tilts are found; then both are frozen.
+
+Three phases, as fractions of the iterations: the tilt is annealed in from zero, held at its full value while its rule
+still learns, and frozen while the step size settles on the final target.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from torch import Tensor
+
+from raygen.hmc.kernel import Kernel
+from raygen.hmc.state import ChainState, Parameters, ScoreFunction, StepInfo
+from raygen.hmc.stepsize import DualAveraging
+from raygen.hmc.streams import Streams
+
+_FROZEN_FROM = 0.75
+"""Fraction of warm-up after which the tilt is frozen and only the step size goes on."""
+
+_ANGLE = math.pi / 2
+"""A rotation by a right angle replaces the position by the momentum: a longer trajectory turns back."""
+
+
+class TiltRule(Protocol):
+    """What decides the tilt b of each node: a fixed number, or something measured during warm-up."""
+
+    @property
+    def tilt(self) -> Tensor:
+        """The tilt of each node as of now, shape (nodes,)."""
+        ...
+
+    def observe(self, gradient: Tensor) -> Self:
+        """Take in the gradients of f at the chains' positions, shape (nodes * chains, ...)."""
+        ...
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """How to warm up.
+
+    Attributes:
+        iterations: trajectories.
+        anneal: fraction of them over which the tilt rises from zero.
+        acceptance: rate that the step size is driven to; ignored where the step size is given.
+        step_size: a fixed step size, or None to have it adapted.
+        each_chain: adapt the step size for every chain, not for every node.
+    """
+
+    iterations: int = 100
+    anneal: float = 0.4
+    acceptance: float = 0.65
+    step_size: float | None = None
+    each_chain: bool = False
+
+
+@dataclass(frozen=True)
+class WarmUpState:
+    """Where warm-up stands after ``iteration`` trajectories; enough to continue from."""
+
+    iteration: int
+    chains: ChainState
+    step_size: DualAveraging
+    rule: TiltRule
+
+
+def begin(plan: WarmUp, kernel: Kernel, chains: ChainState, rule: TiltRule) -> WarmUpState:
+    """Return the state before the first iteration."""
+    nodes, rows = rule.tilt.shape[0], chains.score.shape[0]
+    largest = _ANGLE / kernel.steps
+    # Without a tilt the rotation is exact: its search starts at the largest step and comes down with the annealing.
+    # The leapfrog must resolve the reference itself, whose frequency is 1.
+    first = plan.step_size or (largest if kernel.integrator == "rotation" else 0.1 * largest)
+    groups = rows if plan.each_chain else nodes
+    averaging = DualAveraging.begin(chains.score.new_full((groups,), first), target=plan.acceptance,
+                                    largest=max(largest, first))  # fmt: skip
+    return WarmUpState(0, chains, averaging, rule)
+
+
+def advance(
+    plan: WarmUp, kernel: Kernel, score: ScoreFunction, streams: Streams, state: WarmUpState
+) -> tuple[WarmUpState, StepInfo]:
+    """Make one iteration of warm-up."""
+    parameters = _parameters(plan, state, state.step_size.step_size, _ramp(plan, state.iteration))
+    noise = streams.noise(state.iteration, state.chains.position.shape[1:])
+    chains, info = kernel.step(state.chains, parameters, score, noise)
+    averaging = state.step_size
+    if plan.step_size is None:
+        if state.iteration == math.ceil(_FROZEN_FROM * plan.iterations):
+            averaging = averaging.restart()
+        averaging = averaging.update(info.acceptance.view(averaging.log_step.shape[0], -1).mean(1))
+    frozen = state.iteration >= _FROZEN_FROM * plan.iterations
+    rule = state.rule if frozen else state.rule.observe(chains.gradient)
+    return WarmUpState(state.iteration + 1, chains, averaging, rule), info
+
+
+def warm_up(
+    plan: WarmUp,
+    kernel: Kernel,
+    score: ScoreFunction,
+    streams: Streams,
+    state: WarmUpState,
+    on_step: Callable[[WarmUpState, StepInfo], None] | None = None,
+) -> tuple[ChainState, Parameters]:
+    """Make the iterations that ``state`` still lacks; return the chains and the frozen parameters."""
+    while state.iteration < plan.iterations:
+        state, info = advance(plan, kernel, score, streams, state)
+        if on_step is not None:
+            on_step(state, info)
+    return state.chains, _parameters(plan, state, state.step_size.average, 1.0)
+
+
+def _ramp(plan: WarmUp, iteration: int) -> float:
+    annealed = plan.anneal * plan.iterations
+    return min(1.0, (iteration + 1) / annealed) if annealed > 0 else 1.0
+
+
+def _parameters(plan: WarmUp, state: WarmUpState, step_size: Tensor, ramp: float) -> Parameters:
+    rows = state.chains.score.shape[0]
+    tilt = state.rule.tilt
+    return Parameters(
+        step_size=step_size.repeat_interleave(rows // step_size.shape[0]),
+        tilt=ramp * tilt.repeat_interleave(rows // tilt.shape[0]),
+    )

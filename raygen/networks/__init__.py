@@ -1,0 +1,33 @@
+"""Which network, which node of it, and the node's score."""
+
+from raygen.networks.architectures import LeNet, lenet
+from raygen.networks.cut import Cut, cut_network
+from raygen.networks.factories import known_networks
+from raygen.networks.layers import Layer, list_layers
+from raygen.networks.loading import load_network
+from raygen.networks.network import Network, NetworkSettings, hash_weights, wrap_network
+from raygen.networks.nodes import Node, node_label, parse_nodes
+from raygen.networks.scores import NodeScores, Precision
+from raygen.networks.weights import read_description, save_checkpoint
+
+__all__ = [
+    "Cut",
+    "Layer",
+    "LeNet",
+    "Network",
+    "NetworkSettings",
+    "Node",
+    "NodeScores",
+    "Precision",
+    "cut_network",
+    "hash_weights",
+    "known_networks",
+    "lenet",
+    "list_layers",
+    "load_network",
+    "node_label",
+    "parse_nodes",
+    "read_description",
+    "save_checkpoint",
+    "wrap_network",
+]

@@ -1,0 +1,128 @@
+"""Networks by name: what builds them, and what their input is by default."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from raygen.errors import NetworkError, WeightsError, closest
+from raygen.networks.architectures import lenet
+
+_TRANSFORMERS = ("maxvit_", "swin_", "vit_")
+# torchvision's weights of these two expect their own normalisation after ImageNet's; initialising takes a minute.
+_DEFAULTS = {name: {"init_weights": False, "transform_input": True} for name in ("googlenet", "inception_v3")}
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a network's input and classes are where nothing else says it."""
+
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    class_names: tuple[str, ...] = ()
+
+
+def known_networks() -> tuple[str, ...]:
+    """Return the names that need no factory of the user: LeNet and torchvision's convolutional classifiers."""
+    names = torchvision.models.list_models(module=torchvision.models)
+    return ("lenet", *(name for name in names if not name.startswith(_TRANSFORMERS)))
+
+
+def build_network(name: str, arguments: Mapping[str, Any], seed: int = 0) -> nn.Module:
+    """Return a new module with weights initialised from ``seed``; torch's generators are left as they were.
+
+    Raises:
+        NetworkError: if the name is unknown, or the factory cannot be imported or fails.
+    """
+    factory = _factory(name)
+    where = f"network {name}"
+    if "weights" in arguments and name in known_networks():
+        raise NetworkError("arguments hold weights", where=where, right="give them as --weights")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            module = factory(**{**_DEFAULTS.get(name, {}), **arguments})
+        except Exception as error:  # the factory may be the user's code
+            given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+            what = f"cannot be built with ({given}): {type(error).__name__}: {error}"
+            raise NetworkError(what, where=where, right="give arguments that its factory takes") from None
+    if not isinstance(module, nn.Module):
+        what = f"the factory returned a {type(module).__name__}"
+        raise NetworkError(what, where=where, right="return a torch.nn.Module")
+    return module
+
+
+def defaults_of(name: str, module: nn.Module) -> Defaults:
+    """Return the input and class names that go with ``name``, from torchvision's metadata where it is torchvision's.
+
+    For a network of the user only the number of channels is known, from its first convolution.
+    """
+    if name == "lenet":
+        return Defaults((28, 28), 1, (0.0,), (256 / 255,), tuple(str(digit) for digit in range(10)))
+    if ":" in name:
+        convolution = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
+        return Defaults(channels=None if convolution is None else convolution.in_channels)
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    preset = weights.transforms()
+    categories = tuple(weights.meta["categories"])
+    side = preset.crop_size[0]
+    return Defaults((side, side), 3, tuple(preset.mean), tuple(preset.std), categories)
+
+
+def download_weights(name: str) -> Mapping[str, Any]:
+    """Return torchvision's own weights of ``name``, from its cache or its site.
+
+    Raises:
+        WeightsError: if there are none, or the site cannot be reached.
+    """
+    if name not in known_networks() or name == "lenet":
+        raise WeightsError("there is no DEFAULT", where=f"weights of {name}", right="give --weights FILE")
+    try:
+        weights = torchvision.models.get_model_weights(name).DEFAULT
+        tensors: Mapping[str, Any] = weights.get_state_dict(progress=False, check_hash=True, map_location="cpu")
+    except (
+        Exception
+    ) as error:  # no network, no room, a torn download: urllib, the file system and torch raise their own
+        what = f"DEFAULT cannot be downloaded ({type(error).__name__}: {error})"
+        right = "give --weights FILE, or run where torchvision's site can be reached"
+        raise WeightsError(what, where=f"weights of {name}", right=right) from None
+    return tensors
+
+
+def _factory(name: str) -> Callable[..., Any]:
+    if name == "lenet":
+        return lenet
+    if ":" in name:
+        return _import(name)
+    known = known_networks()
+    if name not in known:
+        right = closest(name, known) + ' (or "package.module:factory")'
+        raise NetworkError("unknown network", where=f"network {name}", right=right)
+    builder: Callable[..., Any] = torchvision.models.get_model_builder(name)
+    return builder
+
+
+def _import(name: str) -> Callable[..., Any]:
+    where = f"network {name}"
+    module_name, _, attribute = name.partition(":")
+    try:
+        found = importlib.import_module(module_name)
+    except Exception as error:  # importing runs the user's code
+        what = f"cannot import {module_name!r} ({type(error).__name__}: {error})"
+        raise NetworkError(what, where=where, right="give package.module:factory of an importable module") from None
+    factory = getattr(found, attribute, None)
+    if factory is None:
+        right = closest(attribute, [key for key, value in vars(found).items() if callable(value)])
+        raise NetworkError(f"{module_name} has no {attribute!r}", where=where, right=right)
+    if not callable(factory):
+        raise NetworkError(f"{attribute!r} is not callable", where=where, right="name a function or class")
+    called: Callable[..., Any] = factory
+    return called

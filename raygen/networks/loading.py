@@ -1,0 +1,141 @@
+"""From settings to a network with its weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from raygen.errors import NetworkError, SettingsError, WeightsError
+from raygen.networks.factories import Defaults, build_network, defaults_of, download_weights
+from raygen.networks.network import Network, NetworkSettings, wrap_network
+from raygen.networks.weights import fit_weights, read_description, read_tensors, state_dict_of
+from raygen.settings import Settings
+
+
+class _Description(Settings):
+    """The part of a checkpoint's description that says which network it is."""
+
+    network: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    input_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...] = ()
+
+
+def load_network(settings: NetworkSettings, *, seed: int = 0) -> Network:
+    """Build the network that ``settings`` name and load its weights.
+
+    ``weights`` is a file (a state_dict in .pt, .pth or .safetensors, or a raygen checkpoint, which also says which
+    network it is), "DEFAULT" for torchvision's download, or "random" for the untrained network of ``seed``.
+    What settings give explicitly goes before what the checkpoint or torchvision say of the input and the classes.
+
+    Raises:
+        NetworkError: if the network is unknown, cannot be built, has no weights given, or does not take its input.
+        WeightsError: if the weights cannot be read or do not fit.
+    """
+    description = None if settings.weights is None else _describe(settings.weights)
+    if description is not None:
+        _check_same(settings, description)
+        settings = settings.model_copy(update={"network": description.network, "arguments": description.arguments})
+    module = build_network(settings.network, settings.arguments, seed)
+    _load_weights(module, settings)
+    return _with_input(module, settings, description)
+
+
+def _describe(weights: str) -> _Description | None:
+    values = read_description(weights)
+    if values is None:
+        return None
+    try:
+        known = {key: values[key] for key in _Description.model_fields if key in values}
+        return _Description.parse(known, where=f"weights {weights}")
+    except SettingsError as error:
+        raise WeightsError(error.what, where=error.where, right="give a checkpoint that raygen wrote") from None
+
+
+def _check_same(settings: NetworkSettings, description: _Description) -> None:
+    where = f"weights {settings.weights}"
+    for field in ("network", "arguments"):
+        given, stored = getattr(settings, field), getattr(description, field)
+        if field in settings.model_fields_set and given != stored:
+            what = f"is a checkpoint with {field} {stored}, asked for was {given}"
+            raise NetworkError(what, where=where, right=f"leave {field} out, or give other weights")
+
+
+def _load_weights(module: nn.Module, settings: NetworkSettings) -> None:
+    name, weights = settings.network, settings.weights
+    if weights is None:
+        right = 'give --weights FILE ("random" samples the untrained network)'
+        raise NetworkError("no weights are given", where=f"network {name}", right=right)
+    if weights == "random":
+        return
+    if weights == "DEFAULT":
+        where = f"weights of {name}"
+        fit_weights(module, state_dict_of(download_weights(name), where), where=where)
+    else:
+        fit_weights(module, read_tensors(Path(weights)), where=f"weights {weights}")
+
+
+def _with_input(module: nn.Module, settings: NetworkSettings, stored: _Description | None) -> Network:
+    name = settings.network
+    default = defaults_of(name, module) if stored is None else _stored_defaults(stored)
+    channels = settings.channels or default.channels
+    size = (settings.input_size, settings.input_size) if settings.input_size else default.size
+    if channels is None or size is None:
+        lacking = "input_size" if size is None else "channels"
+        raise NetworkError(f"{lacking} is not known", where=f"network {name}", right=f"give {lacking}")
+    # Statistics of three colours say nothing of an input with another number of channels.
+    same = channels == default.channels
+    network = wrap_network(
+        module,
+        name=name,
+        input_shape=(channels, *size),
+        mean=settings.mean or (default.mean if same else None),
+        std=settings.std or (default.std if same else None),
+    )
+    classes = _count_classes(network)
+    names = default.class_names if len(default.class_names) == classes else ()
+    if settings.class_names is not None:
+        names = _read_names(settings.class_names, classes)
+    return replace(network, class_names=names)
+
+
+def _stored_defaults(stored: _Description) -> Defaults:
+    channels, height, width = stored.input_shape
+    return Defaults((height, width), channels, stored.mean, stored.std, stored.class_names)
+
+
+def _count_classes(network: Network) -> int:
+    where = f"network {network.name}"
+    shape = "x".join(str(side) for side in network.input_shape)
+    try:
+        with torch.no_grad():
+            output = network.module(torch.zeros(1, *network.input_shape))
+    except Exception as error:  # the forward may be the user's code
+        what = f"does not take an input of {shape} ({type(error).__name__}: {error})"
+        raise NetworkError(what, where=where, right="give its input_size and channels") from None
+    if not isinstance(output, torch.Tensor) or output.ndim not in (2, 4):
+        got = f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
+        right = "give a network with an output of (N, classes) or (N, classes, H, W)"
+        raise NetworkError(f"its output is of {got}", where=where, right=right)
+    return output.shape[1]
+
+
+def _read_names(path: str, classes: int) -> tuple[str, ...]:
+    where = f"class_names {path}"
+    right = f"give a text file with {classes} lines, one name a line"
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"cannot be read ({type(error).__name__})"
+        raise NetworkError(what, where=where, right=right) from None
+    names = tuple(line.strip() for line in lines if line.strip())
+    if len(names) != classes:
+        raise NetworkError(f"holds {len(names)} names for {classes} outputs", where=where, right=right)
+    return names

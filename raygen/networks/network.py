@@ -1,0 +1,109 @@
+"""A network as everything above sees it: a frozen module, its input, its class names, and the hash of its weights."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from raygen.errors import NetworkError
+from raygen.settings import Settings
+
+
+class NetworkSettings(Settings):
+    """Which network, which weights, and what its input means where neither of them says."""
+
+    network: str = Field("lenet", description='"lenet", a torchvision name, or "package.module:factory"')
+    weights: str | None = Field(
+        None, description='file (.pt, .pth, .safetensors), "DEFAULT" for torchvision\'s download, or "random"'
+    )
+    arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the network's factory")
+    input_size: PositiveInt | None = Field(None, description="side of the square input, in pixels")
+    channels: PositiveInt | None = Field(None, description="number of input channels")
+    mean: tuple[float, ...] | None = Field(None, description="mean of each input channel, pixels being 0 to 1")
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+        None, description="divisor of each input channel, pixels being 0 to 1"
+    )
+    class_names: str | None = Field(None, description="text file with one class name a line")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network that is only read.
+
+    Attributes:
+        name: what it is called in tables, rows and folders.
+        module: in evaluation mode, no parameter requires a gradient; private, nobody else holds it.
+        input_shape: (C, H, W).
+        mean, std: one number a channel: network input = (pixel - mean) / std, pixels being 0 to 1.
+        class_names: in the order of the outputs; empty where unknown.
+        weights_hash: SHA-256 (hex) of the weights, see :func:`hash_weights`.
+    """
+
+    name: str
+    module: nn.Module
+    input_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+    weights_hash: str
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """Return network inputs ``x`` (..., C, h, w) as pixels, 0 to 1 where they are an image's; not clipped."""
+        mean, std = (x.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return x * std + mean
+
+
+def wrap_network(
+    module: nn.Module,
+    *,
+    name: str,
+    input_shape: Sequence[int],
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    class_names: Sequence[str] = (),
+) -> Network:
+    """Make a :class:`Network` of a copy of ``module``; the caller's module is not changed.
+
+    Args:
+        module: maps (N, C, H, W) to class scores.
+        name: any name.
+        input_shape: (C, H, W).
+        mean: one number a channel, as in :class:`Network`; 0 where not given.
+        std: likewise; 1 where not given.
+        class_names: in the order of the outputs; may be empty.
+
+    Raises:
+        NetworkError: if the parts do not fit each other.
+    """
+    if len(input_shape) != 3 or min(input_shape) < 1:
+        what = f"input shape {tuple(input_shape)}"
+        raise NetworkError(what, where=f"network {name}", right="give (channels, height, width), each at least 1")
+    channels, height, width = input_shape
+    mean = tuple(float(value) for value in (mean if mean is not None else [0.0] * channels))
+    std = tuple(float(value) for value in (std if std is not None else [1.0] * channels))
+    for label, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            what = f"{label} has {len(values)} numbers for {channels} input channels"
+            raise NetworkError(what, where=f"network {name}", right="give one number for each channel")
+    if min(std) <= 0:
+        raise NetworkError(f"std {std}", where=f"network {name}", right="give numbers above 0")
+    private = copy.deepcopy(module).eval().requires_grad_(False)
+    shape = (int(channels), int(height), int(width))
+    return Network(name, private, shape, mean, std, tuple(class_names), hash_weights(private.state_dict()))
+
+
+def hash_weights(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 (hex) over the names in sorted order, each with dtype, shape and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

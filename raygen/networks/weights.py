@@ -1,0 +1,164 @@
+"""Weight files: reading tensors and nothing else, fitting them to a module, and raygen's checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from raygen.errors import WeightsError
+from raygen.networks.network import hash_weights
+
+KEY = "raygen"  # of the safetensors header's metadata that makes a file a raygen checkpoint
+_WRAPPERS = ("state_dict", "model", "model_state_dict")
+_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
+_RIGHT = "give a whole .safetensors file, or a .pt or .pth file with a state_dict"
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a state_dict from ``path`` on the CPU; wrappers and the prefixes of parallel modules are taken off.
+
+    Nothing but tensors is loaded: a file that holds code is refused and its code does not run.
+
+    Raises:
+        WeightsError: if the file is missing, torn, or holds something else.
+    """
+    where = f"weights {path}"
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "there is no such file"
+        raise WeightsError(what, where=where, right=_RIGHT)
+    if path.suffix not in (".pt", ".pth", ".safetensors"):
+        raise WeightsError(f"unknown kind of file {path.suffix!r}", where=where, right=_RIGHT)
+    try:
+        values = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _load_pickle(path)
+    except Exception as error:  # a damaged file may raise anything in the reader
+        raise WeightsError(f"cannot be read as tensors ({_short(error)})", where=where, right=_RIGHT) from None
+    return state_dict_of(values, where)
+
+
+def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
+    """Copy ``tensors`` into ``module``.
+
+    Raises:
+        WeightsError: if names are missing or unexpected, or shapes differ; then nothing is copied.
+    """
+    own = module.state_dict()
+    # Files from before batch norm counted its batches lack the counter; evaluation does not use it.
+    missing = [name for name in own if name not in tensors and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in tensors if name not in own]
+    shapes = [
+        f"{name} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+    faults = [f"{len(names)} {label}: {_first(names)}" for label, names in parts if names]
+    if faults:
+        right = "give the weights of this network, or the network and arguments of these weights"
+        raise WeightsError("does not fit the network; " + "; ".join(faults), where=where, right=right)
+    module.load_state_dict(dict(tensors), strict=False)
+
+
+def read_description(path: str | Path) -> dict[str, Any] | None:
+    """Return what a raygen checkpoint says of its network, or None for any other readable weight file.
+
+    Raises:
+        WeightsError: if a .safetensors file cannot be read.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    where = f"weights {path}"
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(KEY)
+        description = None if text is None else json.loads(text)
+    except Exception as error:  # a damaged file may raise anything in the reader
+        raise WeightsError(f"cannot be read as tensors ({_short(error)})", where=where, right=_RIGHT) from None
+    if description is not None and not isinstance(description, dict):
+        raise WeightsError("its description is no mapping", where=where, right="give a checkpoint that raygen wrote")
+    return description
+
+
+def save_checkpoint(path: str | Path, module: nn.Module, description: Mapping[str, Any]) -> str:
+    """Write a raygen checkpoint whole, under a temporary name, then rename it.
+
+    Args:
+        path: a .safetensors file; its folder is made.
+        module: the weights.
+        description: "network", "arguments", "input_shape", "mean", "std", "class_names", as in NetworkSettings and
+            Network; further keys ("log_z") are kept as they are. Plain JSON values.
+
+    Returns:
+        the hash of the weights.
+
+    Raises:
+        WeightsError: if the name does not end in .safetensors, or the place cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise WeightsError("unknown kind of file", where=f"checkpoint {path}", right="give a name in .safetensors")
+    # Copies, since safetensors refuses tensors that share memory.
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in module.state_dict().items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    metadata = {"format": "pt", KEY: json.dumps(dict(description))}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_file(tensors, temporary, metadata=metadata)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        what = f"cannot be written ({_short(error)})"
+        raise WeightsError(what, where=f"checkpoint {path}", right="give a place with room and access") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    return hash_weights(tensors)
+
+
+def state_dict_of(values: Any, where: str) -> dict[str, Tensor]:
+    """Take wrappers and prefixes off what a weight file held.
+
+    Raises:
+        WeightsError: naming ``where``, if it is no mapping of names to tensors.
+    """
+    for wrapper in _WRAPPERS:
+        if isinstance(values, Mapping) and isinstance(values.get(wrapper), Mapping):
+            values = values[wrapper]
+    if not isinstance(values, Mapping) or not values:
+        what = "holds no tensors" if isinstance(values, Mapping) else f"holds a {type(values).__name__}"
+        raise WeightsError(what, where=where, right=_RIGHT)
+    for name, value in values.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            what = f"entry {str(name)!r} is a {type(value).__name__}, not a tensor"
+            raise WeightsError(what, where=where, right=_RIGHT)
+    tensors: dict[str, Tensor] = dict(values)
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    # torchvision's own DenseNet files name their layers as an older version did: norm.1 for norm1.
+    old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+    return {old.sub(r"\1\2", name): value for name, value in tensors.items()}
+
+
+def _load_pickle(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _first(names: Sequence[str], limit: int = 3) -> str:
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+
+
+def _short(error: Exception, limit: int = 120) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:limit]}" if text else type(error).__name__

@@ -1,0 +1,132 @@
+"""From draws to rows of the store."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import torch
+from PIL import Image
+from torch import Tensor
+
+from raygen.hmc import Diagnostics, Parameters, Trace
+from raygen.store import SAMPLES
+
+_TAIL = 0.005
+"""Fraction of an image's values left out at either end of its grey scale, lest one pixel set the scale."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What is kept of all chains at one draw; tensors on the CPU, one row a chain.
+
+    Attributes:
+        images: PNG bytes.
+        low, high: pixel values shown as 0 and 255, shape (N,).
+        score, energy, winner, signal: shape (N,).
+    """
+
+    images: list[bytes]
+    low: Tensor
+    high: Tensor
+    score: Tensor
+    energy: Tensor
+    winner: Tensor
+    signal: Tensor
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What is the same for all samples of a node."""
+
+    model: str
+    node: str
+    layer: str
+    channel: int
+    class_name: str | None
+    converged: bool
+    diagnostics: Diagnostics
+
+
+def encode_images(pixels: Tensor) -> tuple[list[bytes], Tensor, Tensor]:
+    """Return PNGs of images (N, C, H, W), each on its own grey scale, and the pixel values shown as 0 and 255.
+
+    One or three channels are shown as they are; of any other number, their mean.
+    """
+    pixels = pixels.detach().float().cpu()
+    if pixels.shape[1] not in {1, 3}:
+        pixels = pixels.mean(1, keepdim=True)
+    ends = torch.quantile(pixels.flatten(1), torch.tensor([_TAIL, 1 - _TAIL]), dim=1)
+    low, high = ends[0], torch.maximum(ends[1], ends[0] + torch.finfo(torch.float32).eps)
+    wide = (-1, 1, 1, 1)
+    scaled = (pixels - low.view(wide)) / (high - low).view(wide)
+    bytes_ = (scaled.clamp(0, 1) * 255).round().to(torch.uint8)
+    return [_png(image) for image in bytes_], low, high
+
+
+def make_rows(
+    facts: Sequence[NodeFacts],
+    draws: Sequence[Draw],
+    trace: Trace,
+    parameters: Parameters,
+    *,
+    gradients: int,
+    seed: int,
+) -> pa.Table:
+    """Return the samples of a unit, ordered by node, chain and draw.
+
+    Args:
+        facts: of each node.
+        draws: all that were kept.
+        trace: of the chains after warm-up.
+        parameters: frozen ones.
+        gradients: of one chain, warm-up included.
+        seed: of the run.
+    """
+    acceptance, diverged = trace.acceptance.mean(0), trace.diverged.sum(0)
+    chains = len(draws[0].images) // len(facts)
+    contrast = [
+        float(parameters.tilt[n * chains]) ** 2
+        * float(torch.stack([draw.signal[n * chains : (n + 1) * chains] for draw in draws]).mean())
+        for n in range(len(facts))
+    ]
+    rows = [
+        {
+            "model": node.model,
+            "node": node.node,
+            "layer": node.layer,
+            "channel": node.channel,
+            "class_name": node.class_name,
+            "chain": chain,
+            "draw": index,
+            "image": {"bytes": draw.images[row], "path": None},
+            "image_low": float(draw.low[row]),
+            "image_high": float(draw.high[row]),
+            "score": float(draw.score[row]),
+            "energy": float(draw.energy[row]),
+            "winner": int(draw.winner[row]),
+            "tilt": float(parameters.tilt[row]),
+            "contrast": contrast[n],
+            "acceptance_rate": float(acceptance[row]),
+            "step_size": float(parameters.step_size[row]),
+            "gradients": gradients,
+            "divergences": int(diverged[row]),
+            "r_hat": node.diagnostics.r_hat,
+            "ess": node.diagnostics.ess_bulk,
+            "converged": node.converged,
+            "seed": seed,
+        }
+        for n, node in enumerate(facts)
+        for chain, row in enumerate(range(n * chains, (n + 1) * chains))
+        for index, draw in enumerate(draws)
+    ]
+    return pa.Table.from_pylist(rows, schema=SAMPLES)
+
+
+def _png(image: Tensor) -> bytes:
+    array = image.permute(1, 2, 0).numpy()
+    sink = io.BytesIO()
+    Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(sink, format="PNG")
+    return sink.getvalue()

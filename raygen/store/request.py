@@ -1,0 +1,79 @@
+"""What was asked of a folder: written first, never changed, compared when the same command comes again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from raygen.errors import StoreError
+from raygen.store.location import Location
+from raygen.store.schema import SCHEMA_VERSION
+
+
+def claim(
+    location: Location, name: str, request: Mapping[str, Any], *, about: Mapping[str, str], guests: Collection[str] = ()
+) -> None:
+    """Write the request to ``name`` in an empty folder, or find the same one there.
+
+    Args:
+        location: the folder.
+        name: of the file, such as ``run.json``.
+        request: everything that decides the outcome: plain values.
+        about: what is worth knowing but decides nothing (versions); not compared.
+        guests: names that may be in the folder before the request.
+
+    Raises:
+        StoreError: if another request, or a stranger's files, are there, or the folder cannot be written.
+    """
+    asked = json.loads(json.dumps(request))
+    if location.exists(name):
+        _refuse_difference(location, read_request(location, name)["request"], asked)
+        return
+    # A process killed while it wrote the request leaves a scrap of it, and is to be begun again.
+    strangers = [entry for entry in location.entries() if entry not in guests and not _is_scrap(entry, name)]
+    if strangers:
+        raise StoreError(f"the folder holds {strangers[0]}, but no {name}", where=location.text,
+                         right="give an empty or a new folder")  # fmt: skip
+    document = {"schema": SCHEMA_VERSION, "request": asked, "about": dict(about)}
+    location.write(name, json.dumps(document, indent=2).encode())
+
+
+def read_request(location: Location, name: str) -> dict[str, Any]:
+    """Return the document: ``schema``, ``request`` and ``about``.
+
+    Raises:
+        StoreError: if it is missing, damaged, or of another version of the schema.
+    """
+    if not location.exists(name):
+        raise StoreError(f"there is no {name}", where=location.text, right="give a folder that raygen wrote")
+    try:
+        document = json.loads(location.read(name))
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or not isinstance(document.get("request"), dict):
+        raise StoreError(f"{name} is damaged", where=location.text, right="restore it, or begin anew elsewhere")
+    if (found := document.get("schema")) != SCHEMA_VERSION:
+        raise StoreError(f"{name} is of schema version {found}", where=location.text,
+                         right=f"this raygen reads version {SCHEMA_VERSION}")  # fmt: skip
+    return document
+
+
+def _is_scrap(entry: str, name: str) -> bool:
+    return entry.startswith(f"{name}.") and entry.endswith(".tmp")
+
+
+def _refuse_difference(location: Location, found: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    difference = next(_differences(found, asked), None)
+    if difference is not None:
+        name, old, new = difference
+        raise StoreError(f"it holds another run: there {name} is {json.dumps(old)}, now {json.dumps(new)}",
+                         where=location.text, right="ask for the same again, or give another folder")  # fmt: skip
+
+
+def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    elif old != new:
+        yield name, old, new

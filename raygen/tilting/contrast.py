@@ -1,0 +1,83 @@
+"""How strong the tilt is: given as b, or as a contrast from which b is found node by node.
+
+The *contrast* |b A A' grad_x f|^2 / trace(A A') is the power of the signal that the tilt puts into an image over the
+power of the reference's noise: for a linear score exactly that of the samples. It has no unit, so one number serves
+nodes whose responses differ by orders of magnitude. With the gradient in z, A' grad_x f = grad_z f.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from raygen.errors import ScoreError
+from raygen.tilting.references import Reference
+
+_MEMORY = 20
+"""Iterations that the running mean of the signal looks back on: the chains still move up during warm-up."""
+
+
+def signal(gradient: Tensor, reference: Reference) -> Tensor:
+    """Return |A g|^2 / trace(A A') of each row: the contrast at b = 1, shape (N,)."""
+    return reference.linear(gradient).flatten(1).square().sum(1) / reference.power
+
+
+@dataclass(frozen=True)
+class FixedTilt:
+    """The same b, whatever the chains meet. ``tilt`` has shape (nodes,)."""
+
+    tilt: Tensor
+
+    def observe(self, gradient: Tensor) -> FixedTilt:
+        """Learn nothing."""
+        del gradient
+        return self
+
+
+@dataclass(frozen=True)
+class ContrastTilt:
+    """The b that gives each node's chains a contrast on average, from a running mean of the signal where they are.
+
+    Attributes:
+        contrast: to be reached, above 0.
+        reference: q.
+        mean_signal: running mean of each node, shape (nodes,).
+        count: observations so far.
+    """
+
+    contrast: float
+    reference: Reference
+    mean_signal: Tensor
+    count: int = 0
+
+    @classmethod
+    def begin(cls, contrast: float, reference: Reference, gradient: Tensor, nodes: int) -> ContrastTilt:
+        """Begin from the gradients at the chains' starts, shape (nodes * chains, ...).
+
+        Raises:
+            ScoreError: if no chain of a node has a gradient: no tilt can move it.
+        """
+        first = signal(gradient, reference).view(nodes, -1).mean(1)
+        if not bool((first > 0).all()):
+            node = int((first <= 0).nonzero()[0])
+            raise ScoreError(f"node {node} of the batch has no gradient at any chain's start", where="tilt",
+                             right="leave dead nodes out, or give the tilt as a number")  # fmt: skip
+        return cls(contrast, reference, first)
+
+    @property
+    def tilt(self) -> Tensor:
+        """The square root of contrast over mean signal, shape (nodes,)."""
+        return (self.contrast / self.mean_signal).sqrt()
+
+    def observe(self, gradient: Tensor) -> ContrastTilt:
+        """Take in the signal of every chain; chains without a finite one are left out."""
+        nodes = self.mean_signal.shape[0]
+        rows = signal(gradient, self.reference).view(nodes, -1)
+        now = torch.where(rows.isfinite(), rows, self.mean_signal[:, None]).mean(1)
+        count = self.count + 1
+        weight = 1 / min(count + 1, _MEMORY)
+        # A chain in a flat place says little: the mean never falls by more than half in one step.
+        mean = ((1 - weight) * self.mean_signal + weight * now).clamp(min=0.5 * self.mean_signal)
+        return replace(self, mean_signal=mean, count=count)

@@ -1,0 +1,36 @@
+"""What a user may decide about the reference and the tilt."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from raygen.settings import Settings
+from raygen.tilting.references import PHOTOGRAPH_EXPONENT
+
+
+class TiltingSettings(Settings):
+    """The reference distribution, and how strongly the score tilts it."""
+
+    reference: Literal["white", "power-law", "fitted"] = Field(
+        "white", description="reference distribution: white noise, 1/f noise, or the Gaussian fitted to the data"
+    )
+    sigma: float = Field(10.0, gt=0, le=1e6, description="standard deviation of a pixel, in the network's input units")
+    exponent: float = Field(PHOTOGRAPH_EXPONENT, ge=0, le=4, description="of the power law's amplitude spectrum")
+    floor: float = Field(
+        0.001, gt=0, le=1, description="least eigenvalue of a fitted covariance, as a fraction of the mean"
+    )
+    scale: float = Field(1.0, gt=0, le=1e3, description="factor on a fitted reference's standard deviation")
+    contrast: float | None = Field(
+        4.0, gt=0, le=1e6, description="power of the tilt's signal over the reference's noise; finds each node's tilt"
+    )
+    tilt: float | None = Field(
+        None, gt=0, le=1e9, description="the tilt b itself, the same for all nodes; overrides contrast"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.tilt is None and self.contrast is None:
+            raise ValueError("give a contrast or a tilt")
+        return self

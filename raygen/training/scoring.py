@@ -1,0 +1,57 @@
+"""From stored images to class scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from raygen.errors import DataError
+from raygen.training.settings import Precision
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """How stored images become the scores of a network.
+
+    Attributes:
+        mean, std: (C, 1, 1), on the scale of stored pixels, 0 to 255; of the network's type, which its input gets.
+        classes: how many scores the network must give.
+        precision: of the network's arithmetic.
+    """
+
+    mean: Tensor
+    std: Tensor
+    classes: int
+    precision: Precision
+
+    def scores(self, module: nn.Module, images: Tensor) -> Tensor:
+        """Return the scores (n, classes) of ``images`` (n, C, H, W) uint8; n may be 0.
+
+        Raises:
+            DataError: the network gives another number of scores.
+        """
+        if not len(images):  # some layers refuse an empty batch
+            return self.mean.new_zeros(0, self.classes)
+        inputs = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            scores: Tensor = module(inputs)
+        if scores.shape != (len(images), self.classes):
+            what = f"the network gives scores {tuple(scores.shape)} for {len(images)} images of {self.classes} classes"
+            raise DataError(what, where="data", right=f"choose a network with {self.classes} classes")
+        return scores
+
+    def exact(self) -> Scorer:
+        """Return the same in float32."""
+        return replace(self, precision="float32")
+
+
+def make_scorer(
+    mean: Sequence[float], std: Sequence[float], classes: int, precision: Precision, module: nn.Module
+) -> Scorer:
+    """Make a :class:`Scorer` for ``module`` of the mean and the divisor of each channel, pixels being 0 to 1."""
+    weight = next(module.parameters())
+    centre, scale = (255 * weight.new_tensor(values)[:, None, None] for values in (mean, std))
+    return Scorer(centre, scale, classes, precision)

@@ -1,0 +1,81 @@
+"""Numbers of nodes and layers, from samples whose numbers are known."""
+
+import math
+
+import pyarrow as pa
+import pytest
+
+from raygen.gallery.evidence import read_nodes, totals
+from raygen.gallery.pages import count, number, percent, ratio
+from raygen.gallery.trace import trace
+
+
+@pytest.fixture
+def table(layer_of, table_of):
+    layer = layer_of(channels=3)
+    return table_of(layer, layer.units()[0])
+
+
+def test_a_nodes_numbers_are_those_of_its_samples(table):
+    node, images = list(read_nodes(table))[2]
+    entry = node.entry
+    assert (entry.node, entry.channel, entry.samples, entry.converged) == ("conv1:2", 2, 24, True)
+    assert entry.r_hat == pytest.approx(1.02)
+    assert entry.ess == 102
+    assert entry.score == pytest.approx(
+        20 + 1.5 + 0.25
+    )  # means over chains 0..3 and draws 0..5 of 10 c + chain + draw/10
+    assert entry.divergences == 2
+    assert entry.wins == 0.5
+    assert not entry.flat
+    assert [len(chain) for chain in images] == [6, 6, 6, 6]
+    assert [chain.number for chain in node.chains] == [0, 1, 2, 3]
+    assert node.chains[1].scores == pytest.approx([21 + draw / 10 for draw in range(6)])
+    assert node.low == (-0.25, -0.25) and node.high == (1.25, 1.25)
+
+
+def test_the_order_of_the_rows_does_not_matter(table):
+    backwards = table.take(list(range(table.num_rows))[::-1])
+    assert {node.entry.node: node for node, _ in read_nodes(backwards)} == {
+        node.entry.node: node for node, _ in read_nodes(table)
+    }
+
+
+def test_a_dead_unit_is_flat(table):
+    column = table.schema.get_field_index("score")
+    dead = table.set_column(column, table.schema.field(column), pa.array([0.0] * table.num_rows, pa.float32()))
+    assert all(node.entry.flat for node, _ in read_nodes(dead))
+
+
+def test_a_layers_totals(table):
+    summed = totals([node.entry for node, _ in read_nodes(table)])
+    assert (summed.nodes, summed.samples, summed.divergences) == (3, 72, 6)
+    assert summed.converged == pytest.approx(2 / 3)
+    assert summed.r_hat == pytest.approx(1.01)
+    assert summed.ess == 101
+    assert summed.wins == 0.5
+
+
+def test_totals_of_nothing_are_no_numbers():
+    summed = totals([])
+    assert (summed.nodes, summed.samples) == (0, 0)
+    assert math.isnan(summed.converged) and math.isnan(summed.r_hat)
+
+
+def test_a_trace_runs_from_the_lowest_to_the_highest_score(table):
+    node, _ = next(iter(read_nodes(table)))
+    drawn = trace(node.chains)
+    assert drawn.scores == pytest.approx((0, 3.5))
+    assert drawn.draws == (0, 5)
+    assert drawn.lines[0][1].startswith("0.0,96.0")  # chain 0 begins lowest
+    assert drawn.lines[3][1].endswith("1000.0,4.0")  # chain 3 ends highest
+
+
+def test_numbers_are_short_and_no_number_is_a_dash():
+    assert [number(x) for x in (0.0, 0.01234, 12.345, 2930.4, -0.5, 1e-9)] == [
+        "0", "0.0123", "12.3", "2,930", "\N{MINUS SIGN}0.5", "1e-09",
+    ]  # fmt: skip
+    assert number(math.nan) == ratio(math.inf) == percent(math.nan) == "\N{EN DASH}"
+    assert (ratio(1.0042), ratio(12.34)) == ("1.004", "12.3")
+    assert [percent(x) for x in (0, 0.001, 0.5, 0.999, 1)] == ["0 %", "1 %", "50 %", "99 %", "100 %"]
+    assert (count(1, "node"), count(1200, "node")) == ("1 node", "1,200 nodes")

@@ -1,0 +1,75 @@
+"""The run's facts as lines, and the command that draws a node again."""
+
+import shlex
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raygen.gallery.facts import Limits, facts, limits, network_name, redraw_command
+
+DOCUMENT = {
+    "request": {
+        "network": "lenet",
+        "weights_hash": "0123456789abcdef" * 4,
+        "data": None,
+        "settings": {"sigma": 10.0, "tilt": None, "crop": True, "adjusted": False, "step_size": 0.1, "seed": 7,
+                     "r_hat": 1.05, "ess": 50},
+        "profile": {"conv2": {"step_size": 0.2}},
+    },
+    "about": {"raygen": "0.1.0", "weights": "my weights.pt"},
+}  # fmt: skip
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+def test_facts_name_every_setting_once_and_shorten_hashes():
+    first, rest = facts(DOCUMENT)
+    shown = {fact.name: fact.value for fact in (*first, *rest)}
+    assert shown == {
+        "network": "lenet", "weights": "my weights.pt", "weights_hash": "0123456789ab…", "sigma": "10", "seed": "7",
+        "raygen": "0.1.0", "crop": "yes", "adjusted": "no", "step_size": "0.1", "r_hat": "1.05", "ess": "50",
+        "profile.conv2.step_size": "0.2",
+    }  # fmt: skip
+    assert [fact.name for fact in first] == ["network", "weights", "weights_hash", "sigma", "seed", "raygen"]
+    assert first[2].full == "0123456789abcdef" * 4
+
+
+def test_long_lists_are_cut_and_kept_whole_beside():
+    _, (fact,) = facts({"request": {"layers": list(range(20))}})
+    assert fact.value == "0, 1, 2, 3, 4, 5, 6, 7 and 12 more"
+    assert fact.full.endswith("18, 19")
+
+
+def test_the_command_gives_the_layers_own_settings():
+    words = shlex.split(" ".join(redraw_command(DOCUMENT, "conv2:7@1,2", "conv2")))
+    assert words == [
+        "raygen", "sample", "--nodes", "conv2:7@1,2", "--out", "redrawn/conv2_7_1_2", "--network", "lenet",
+        "--weights", "my weights.pt", "--sigma", "10.0", "--crop", "--no-adjusted", "--step-size", "0.2", "--seed", "7",
+        "--r-hat", "1.05", "--ess", "50",
+    ]  # fmt: skip
+    assert "--step-size 0.1" in redraw_command(DOCUMENT, "conv1:0", "conv1")
+
+
+@given(st.text(min_size=1, max_size=30))
+def test_a_shell_reads_any_node_back(node):
+    words = shlex.split(" ".join(redraw_command(DOCUMENT, node, "conv1")))
+    assert words[3] == node
+    assert words[4] == "--out"
+    assert words[5].startswith("redrawn/") and "/" not in words[5].removeprefix("redrawn/")
+
+
+@given(st.dictionaries(st.sampled_from(["request", "about", "schema"]), json_values))
+def test_no_request_is_too_strange_to_be_shown(document):
+    facts(document)
+    limits(document)
+    redraw_command(document, "conv1:0", "conv1")
+    assert network_name(document)
+
+
+def test_limits_come_from_the_settings():
+    assert limits(DOCUMENT) == Limits(1.05, 50)
+    assert limits({"request": {}}) is None

@@ -1,0 +1,173 @@
+"""A location: local paths and URIs, and writes that are whole or not there."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import fs
+
+from raygen.errors import StoreError
+from raygen.store import Location
+
+_WRITE_WITH_LITTLE_ROOM = """
+import resource, signal, sys
+from raygen.errors import StoreError
+from raygen.store import Location
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    Location.of(sys.argv[1]).write("samples/a.bin", bytes(100_000))
+except StoreError as error:
+    sys.exit(str(error))
+"""
+
+
+class Breaking(fs.FileSystemHandler):
+    """A local folder whose storage fails at one operation."""
+
+    def __init__(self, fails_at: str) -> None:
+        self.local = fs.LocalFileSystem()
+        self.fails_at = fails_at
+
+    def _maybe(self, operation: str) -> None:
+        if operation == self.fails_at:
+            raise OSError(5, "the storage went away")
+
+    def get_type_name(self):
+        return "breaking"
+
+    def normalize_path(self, path):
+        return path
+
+    def get_file_info(self, paths):
+        return self.local.get_file_info(paths)
+
+    def get_file_info_selector(self, selector):
+        return self.local.get_file_info(selector)
+
+    def create_dir(self, path, recursive):
+        self._maybe("create_dir")
+        self.local.create_dir(path, recursive=recursive)
+
+    def delete_file(self, path):
+        self.local.delete_file(path)
+
+    def move(self, source, target):
+        self._maybe("move")
+        self.local.move(source, target)
+
+    def open_output_stream(self, path, metadata):
+        self._maybe("open")
+        return pa.PythonFile(_Half(path, self), mode="w")
+
+    def open_input_file(self, path):
+        return self.local.open_input_file(path)
+
+    copy_file = delete_dir = delete_dir_contents = delete_root_dir_contents = None
+    open_append_stream = open_input_stream = None
+
+
+class _Half:
+    """A file that takes half of what it is given, then fails."""
+
+    closed = False
+
+    def __init__(self, path: str, handler: Breaking) -> None:
+        self.stream, self.handler = Path(path).open("wb"), handler  # noqa: SIM115
+
+    def write(self, data):
+        data = bytes(data)
+        if self.handler.fails_at == "write":
+            self.stream.write(data[: len(data) // 2])
+            self.stream.flush()
+            raise OSError(28, "no space left on device")
+        return self.stream.write(data)
+
+    def flush(self):
+        self.stream.flush()
+
+    def close(self):
+        self.closed = True
+        self.stream.close()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@settings(deadline=None)  # the disk sets the pace
+@given(data=st.binary(max_size=2000), parts=st.lists(st.from_regex(r"[A-Za-z0-9_.-]{1,8}[a-z]", fullmatch=True),
+                                                    min_size=1, max_size=3))  # fmt: skip
+def test_what_is_written_is_read_back(tmp_path_factory, data, parts):
+    place = Location.of(str(tmp_path_factory.mktemp("place")))
+    place.write("/".join(parts), data)
+    assert place.read("/".join(parts)) == data
+    assert place.names(recursive=True) == ["/".join(parts)]
+
+
+def test_a_uri_and_a_path_are_the_same_place(tmp_path):
+    Location.of(str(tmp_path)).write("a/b.txt", b"one")
+    by_uri = Location.of(tmp_path.as_uri())
+    assert by_uri.read("a/b.txt") == b"one"
+    assert by_uri.within("a").names() == ["b.txt"]
+    assert by_uri.within("a").text == tmp_path.as_uri() + "/a"
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    place = Location.of(str(tmp_path))
+    place.write("a", b"a long old content")
+    place.write("a", b"new")
+    assert files(tmp_path) == {"a": b"new"}
+
+
+def test_running_out_of_room_keeps_the_old_file_and_leaves_no_scrap(tmp_path):
+    Location.of(str(tmp_path)).write("samples/a.bin", b"old")
+    ended = subprocess.run(
+        [sys.executable, "-c", _WRITE_WITH_LITTLE_ROOM, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert "samples/a.bin cannot be written" in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert files(tmp_path) == {"samples/a.bin": b"old"}
+
+
+@pytest.mark.parametrize("fails_at", ["create_dir", "open", "write", "move"])
+def test_a_storage_that_fails_midway_keeps_the_old_file(tmp_path, fails_at):
+    (tmp_path / "a.bin").write_bytes(b"old")
+    place = Location("breaking://run", fs.PyFileSystem(Breaking(fails_at)), str(tmp_path))
+    with pytest.raises(StoreError, match=r"breaking://run: a.bin cannot be written"):
+        place.write("a.bin", bytes(range(200)))
+    assert files(tmp_path) == {"a.bin": b"old"}
+
+
+def test_the_handler_of_these_tests_writes_where_nothing_fails(tmp_path):
+    place = Location("breaking://run", fs.PyFileSystem(Breaking("never")), str(tmp_path))
+    place.write("a.bin", b"new")
+    assert files(tmp_path) == {"a.bin": b"new"}
+
+
+def test_a_folder_below_a_file_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(StoreError, match="cannot be written"):
+        Location.of(str(tmp_path / "file")).write("a", b"")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(StoreError, match=r"plan\.parquet cannot be read"):
+        Location.of(str(tmp_path)).read("plan.parquet")
+
+
+def test_an_unknown_scheme_is_refused_with_what_would_be_right():
+    with pytest.raises(StoreError, match=r"ftp://host/run: no storage .*s3://"):
+        Location.of("ftp://host/run")
+
+
+def test_a_place_that_is_not_there_is_empty(tmp_path):
+    place = Location.of(str(tmp_path / "absent"))
+    assert place.names(recursive=True) == place.entries() == []
+    assert not place.exists("run.json")
+    place.remove("run.json")

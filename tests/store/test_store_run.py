@@ -1,0 +1,197 @@
+"""A run on storage: begun once, taken up again, and never mixed with another."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raygen.errors import StoreError
+from raygen.store import SAMPLES, Run, Unit
+
+UNITS = (
+    Unit("conv1-00000", "conv1", (0, 1), 2),
+    Unit("conv1-00001", "conv1", (2,), 2),
+    Unit("ip2-00000", "ip2", (3,), 2),
+)
+REQUEST = {"network": "lenet", "nodes": "conv1 ip2:3", "settings": {"sigma": 10.0, "tilt": None}, "list": (1, 2)}
+
+
+def begin(place, request=REQUEST, about=None):
+    return Run.begin(str(place), request, UNITS, about=about or {"raygen": "0.1.0"})
+
+
+def samples(unit: Unit) -> pa.Table:
+    rng = np.random.default_rng(list(unit.name.encode()))
+    rows = [
+        {field.name: _value(field, rng) for field in SAMPLES}
+        | {"layer": unit.layer, "channel": channel, "node": f"{unit.layer}:{channel}", "chain": chain}
+        for channel in unit.channels
+        for chain in range(unit.chains)
+    ]
+    return pa.Table.from_pylist(rows, schema=SAMPLES)
+
+
+def _value(field: pa.Field, rng: np.random.Generator):
+    if pa.types.is_struct(field.type):
+        return {"bytes": rng.bytes(300), "path": None}
+    if pa.types.is_boolean(field.type):
+        return bool(rng.integers(2))
+    if pa.types.is_integer(field.type):
+        return int(rng.integers(1000))
+    return float(rng.normal()) if pa.types.is_floating(field.type) else "name"
+
+
+def tear(path):
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def test_a_run_begun_again_with_the_same_request_goes_on(tmp_path):
+    begin(tmp_path).commit(UNITS[0], samples(UNITS[0]))
+    before = (tmp_path / "run.json").read_bytes()
+    again = begin(tmp_path, about={"raygen": "0.2.0"})
+    assert again.done() == {"conv1-00000"}
+    assert (tmp_path / "run.json").read_bytes() == before
+    assert again.request == {
+        "schema": 1,
+        "request": {**REQUEST, "list": [1, 2]},
+        "about": {"raygen": "0.1.0"},
+    }
+
+
+def test_a_run_whose_plan_was_not_yet_written_is_taken_up(tmp_path):
+    begin(tmp_path)
+    (tmp_path / "plan.parquet").unlink()
+    assert begin(tmp_path).units() == UNITS
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"settings": {"sigma": 12.0, "tilt": None}}, r"there settings\.sigma is 10\.0, now 12\.0"),
+        ({"settings": {"sigma": 10.0, "tilt": 3.0}}, r"there settings\.tilt is null, now 3\.0"),
+        ({"network": "alexnet"}, 'there network is "lenet", now "alexnet"'),
+        ({"seed": 3}, r"there seed is null, now 3"),
+    ],
+)
+def test_another_request_is_refused_with_the_difference_and_nothing_changes(tmp_path, changed, said):
+    begin(tmp_path).commit(UNITS[0], samples(UNITS[0]))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(StoreError, match=said) as caught:
+        begin(tmp_path, REQUEST | changed)
+    assert str(tmp_path) in str(caught.value)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_with_strangers_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(StoreError, match=r"thesis\.tex"):
+        begin(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_the_training_of_its_network_may_lie_in_a_new_run(tmp_path):
+    (tmp_path / "pretrain").mkdir()
+    assert begin(tmp_path).units() == UNITS
+
+
+def test_a_begin_that_was_killed_while_it_wrote_can_be_repeated(tmp_path):
+    (tmp_path / "run.json.0a1b2c3d.tmp").write_bytes(b'{"schema"')
+    assert begin(tmp_path).units() == UNITS
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "run").write_text("x")
+    with pytest.raises(StoreError, match="run"):
+        begin(tmp_path / "run")
+    with pytest.raises(StoreError):
+        Run.open(str(tmp_path / "run"))
+
+
+def test_where_no_run_is_none_is_opened(tmp_path):
+    with pytest.raises(StoreError, match=r"run\.json"):
+        Run.open(str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize("content", [b"", b'{"schema": 1, "requ', b"[1]", b"\xff\xfe", b'{"schema": 1}'])
+def test_a_damaged_request_is_named(tmp_path, content):
+    begin(tmp_path)
+    (tmp_path / "run.json").write_bytes(content)
+    for attempt in (lambda: Run.open(str(tmp_path)), lambda: begin(tmp_path)):
+        with pytest.raises(StoreError, match=r"run\.json is damaged"):
+            attempt()
+
+
+def test_another_version_of_the_schema_is_named(tmp_path):
+    begin(tmp_path)
+    document = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(document | {"schema": 2}))
+    with pytest.raises(StoreError, match="version 2"):
+        Run.open(str(tmp_path))
+
+
+def test_a_torn_plan_is_named(tmp_path):
+    run = begin(tmp_path)
+    tear(tmp_path / "plan.parquet")
+    with pytest.raises(StoreError, match=r"plan\.parquet"):
+        run.units()
+
+
+@pytest.mark.parametrize("how", ["half", "empty", "other"])
+def test_a_torn_unit_is_named_and_the_others_are_still_read(tmp_path, how):
+    run = begin(tmp_path)
+    for unit in UNITS:
+        run.commit(unit, samples(unit))
+    path = tmp_path / UNITS[0].path
+    match how:
+        case "half":
+            tear(path)
+        case "empty":
+            path.write_bytes(b"")
+        case "other":
+            path.write_bytes(b"this is no parquet file, but it is long enough to be one" * 10)
+    with pytest.raises(StoreError, match=r"conv1-00000\.parquet is torn.*remove that file"):
+        run.samples(UNITS[0])
+    assert run.samples(UNITS[1]).equals(samples(UNITS[1]))
+
+
+def test_samples_are_read_as_committed_with_the_schema_in_the_file(tmp_path):
+    run = begin(tmp_path)
+    run.commit(UNITS[0], samples(UNITS[0]))
+    assert run.samples(UNITS[0]).equals(samples(UNITS[0]))
+    assert pq.read_schema(tmp_path / "samples/conv1/conv1-00000.parquet").equals(SAMPLES, check_metadata=True)
+
+
+def test_a_second_commit_replaces_the_first(tmp_path):
+    run = begin(tmp_path)
+    run.commit(UNITS[0], samples(UNITS[0]))
+    run.commit(UNITS[0], samples(UNITS[0]))
+    assert run.samples(UNITS[0]).num_rows == 4
+    assert sorted(path.name for path in (tmp_path / "samples/conv1").iterdir()) == ["conv1-00000.parquet"]
+
+
+def test_layers_come_in_the_plans_order_with_what_is_done(tmp_path):
+    run = begin(tmp_path)
+    for unit in (UNITS[2], UNITS[1]):
+        run.commit(unit, samples(unit))
+    found = list(run.layers())
+    assert [layer for layer, _ in found] == ["conv1", "ip2"]
+    assert found[0][1].equals(samples(UNITS[1]))
+
+
+def test_an_unfinished_write_is_not_done(tmp_path):
+    run = begin(tmp_path)
+    (tmp_path / "samples/conv1").mkdir(parents=True)
+    (tmp_path / "samples/conv1/conv1-00000.parquet.12345678.tmp").write_bytes(b"half")
+    assert run.done() == set()
+
+
+@pytest.mark.parametrize("layer", ["left/right", "weiß", "a b", "x@1,2"])
+def test_a_unit_is_done_whatever_its_layer_is_called(tmp_path, layer):
+    unit = Unit(f"{layer}-00000", layer, (0,), 1)
+    run = Run.begin(str(tmp_path), {}, [unit], about={})
+    run.commit(unit, samples(unit))
+    assert run.done() == {unit.name}
+    assert [name for name, _ in run.layers()] == [layer]
