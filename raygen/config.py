@@ -83,7 +83,7 @@ class PipelineConfig(PretrainConfig, SampleConfig):
         return PretrainConfig.part_of(self).model_copy(update={"out": f"{self.out.rstrip('/')}/pretrain"})
 
     def sampling(self, weights: str) -> SampleConfig:
-        """The second stage, of the trained network in the file ``weights``, which says which network it is."""
+        """Return the second stage, of the trained network in ``weights``, which says which network it is."""
         whole = SampleConfig.part_of(self)
         trained = whole.model_copy(update={"weights": weights})
         trained.model_fields_set.difference_update({"network", "arguments"})
@@ -113,8 +113,9 @@ class DemoConfig(Settings):
                 # The Gaussian of the digits: what the tilt adds to it can be read as a digit.
                 "reference": "fitted",
                 "contrast": 2.0,
+                # So mild a tilt is followed at the largest angle with few steps.
+                "steps": 4,
                 "warm_up": 60,
-                "thin": 8,
                 "batch": 40,
             },
             where="demo",

@@ -23,6 +23,7 @@ from raygen.config import (
     TuneConfig,
 )
 from raygen.networks import list_layers, load_network
+from raygen.training import TrainingFolder
 
 
 @click.command()
@@ -100,7 +101,7 @@ def _run_pipeline(config: PipelineConfig) -> None:
     display = Display(sys.stdout)
     display.stage("pretrain")
 
-    def on_trained(folder: stages.TrainingFolder) -> None:
+    def on_trained(folder: TrainingFolder) -> None:
         display.close()
         show_trained(display, folder)
         display.stage("sample")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from raygen.cluster.tune import Evaluation
 from raygen.networks import Layer
+
+if TYPE_CHECKING:
+    from raygen.cluster.tune import Evaluation
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -102,8 +102,9 @@ class Farm:
         self._all = run.units()
         self._units = {unit.name: unit for unit in self._all if unit.name not in done}
         self._scheduler = Scheduler(self._units, actors=actors)
-        self._factory: Any = ray.remote(SamplingActor).options(
-            num_cpus=threads, num_gpus=gpus, max_restarts=0, concurrency_groups={"progress": 1}
+        remote: Any = ray.remote  # its stubs do not know classes with options
+        self._factory = remote(num_cpus=threads, num_gpus=gpus, max_restarts=0, concurrency_groups={"progress": 1})(
+            SamplingActor
         )
         self._arguments = (run, ray.put(network), ray.put(images), settings, profile, threads, gpus > 0)
         self._handles: dict[int, Any] = {}

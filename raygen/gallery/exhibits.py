@@ -88,13 +88,11 @@ def read_unit(run: Run, unit: Unit, planned: int) -> list[Exhibit]:
         StoreError: if its file is missing or torn, or holds anything but samples with pictures.
     """
     table = run.samples(unit)
-    if missing := set(SAMPLES.names) - set(table.column_names):
-        raise _torn(run, unit, f"no column {min(missing)}")
     side = 90 if planned <= _FEW else 60
     try:
         nodes = read_nodes(table.cast(SAMPLES))
         exhibits = [Exhibit(node, tile(images, side=side), sheet(images)) for node, images in nodes]
-    # What Pillow raises for broken PNG files, and Arrow for columns of other types.
+    # What Pillow raises for broken PNG files, and Arrow for other columns.
     except (pa.ArrowException, OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError) as error:
         raise _torn(run, unit, str(error)) from None
     return sorted(exhibits, key=lambda exhibit: exhibit.entry.channel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,8 @@ class FarmReport:
     @property
     def acceptance(self) -> float | None:
         """Mean over the units done since this start, or in hand where none is done; None before there is one."""
-        rates = [unit.acceptance for unit in (*self.reports, *self.running) if unit.acceptance == unit.acceptance]
+        rates = [unit.acceptance for unit in self.reports] or [unit.acceptance for unit in self.running]
+        rates = [rate for rate in rates if not math.isnan(rate)]
         return sum(rates) / len(rates) if rates else None
 
 

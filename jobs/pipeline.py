@@ -1,0 +1,8 @@
+"""``ray job submit --working-dir . -- python jobs/pipeline.py --config jobs/pipeline.yaml``: the command ``raygen pipeline``."""
+
+import sys
+
+from raygen.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["pipeline", *sys.argv[1:]]))

@@ -1,0 +1,8 @@
+"""``ray job submit --working-dir . -- python jobs/pretrain.py --config jobs/pretrain.yaml``: the command ``raygen pretrain``."""
+
+import sys
+
+from raygen.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["pretrain", *sys.argv[1:]]))

@@ -1,0 +1,8 @@
+"""``ray job submit --working-dir . -- python jobs/tune.py --config jobs/tune.yaml``: the command ``raygen tune``."""
+
+import sys
+
+from raygen.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["tune", *sys.argv[1:]]))
