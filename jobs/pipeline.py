@@ -1,4 +1,4 @@
-"""``ray job submit --working-dir . -- python jobs/pipeline.py --config jobs/pipeline.yaml``: the command ``raygen pipeline``."""
+"""The command ``raygen pipeline`` as a job: ``ray job submit --working-dir . -- python jobs/pipeline.py --config FILE``."""
 
 import sys
 

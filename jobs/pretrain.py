@@ -1,4 +1,4 @@
-"""``ray job submit --working-dir . -- python jobs/pretrain.py --config jobs/pretrain.yaml``: the command ``raygen pretrain``."""
+"""The command ``raygen pretrain`` as a job: ``ray job submit --working-dir . -- python jobs/pretrain.py --config FILE``."""
 
 import sys
 

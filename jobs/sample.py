@@ -1,4 +1,4 @@
-"""``ray job submit --working-dir . -- python jobs/sample.py --config jobs/sample.yaml``: the command ``raygen sample``."""
+"""The command ``raygen sample`` as a job: ``ray job submit --working-dir . -- python jobs/sample.py --config FILE``."""
 
 import sys
 

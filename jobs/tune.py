@@ -1,4 +1,4 @@
-"""``ray job submit --working-dir . -- python jobs/tune.py --config jobs/tune.yaml``: the command ``raygen tune``."""
+"""The command ``raygen tune`` as a job: ``ray job submit --working-dir . -- python jobs/tune.py --config FILE``."""
 
 import sys
 
