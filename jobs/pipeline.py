@@ -1,4 +1,7 @@
-"""The command ``raygen pipeline`` as a job: ``ray job submit --working-dir . -- python jobs/pipeline.py --config FILE``."""
+"""The command ``raygen pipeline`` as a job.
+
+``ray job submit --working-dir . -- python jobs/pipeline.py --config jobs/pipeline.yaml``
+"""
 
 import sys
 

@@ -1,4 +1,7 @@
-"""The command ``raygen pretrain`` as a job: ``ray job submit --working-dir . -- python jobs/pretrain.py --config FILE``."""
+"""The command ``raygen pretrain`` as a job.
+
+``ray job submit --working-dir . -- python jobs/pretrain.py --config jobs/pretrain.yaml``
+"""
 
 import sys
 

@@ -1,4 +1,7 @@
-"""The command ``raygen sample`` as a job: ``ray job submit --working-dir . -- python jobs/sample.py --config FILE``."""
+"""The command ``raygen sample`` as a job.
+
+``ray job submit --working-dir . -- python jobs/sample.py --config jobs/sample.yaml``
+"""
 
 import sys
 

@@ -1,4 +1,7 @@
-"""The command ``raygen tune`` as a job: ``ray job submit --working-dir . -- python jobs/tune.py --config FILE``."""
+"""The command ``raygen tune`` as a job.
+
+``ray job submit --working-dir . -- python jobs/tune.py --config jobs/tune.yaml``
+"""
 
 import sys
 

@@ -83,8 +83,8 @@ def sample(config: SampleConfig, on_progress: Callable[[FarmReport], None]) -> S
     profile = {} if config.profile is None else read_profile(config.profile, network)
     settings = SamplingSettings.part_of(config)
     images = reference_images(config, network)
-    fitted_to = None if images is None else config.data
-    run = begin_run(config.out, network, nodes, settings, data=fitted_to, about=about(), profile=profile)
+    facts = {**about(), **({"weights": config.weights} if config.weights else {})}
+    run = begin_run(config.out, network, nodes, settings, images=images, about=facts, profile=profile)
     if config.local:
         torch.set_num_threads(config.threads)
         device = torch.device("cuda" if config.gpus > 0 else "cpu")

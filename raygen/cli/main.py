@@ -12,6 +12,7 @@ import click
 
 import raygen
 from raygen.cli import commands
+from raygen.cli.bench import bench
 from raygen.errors import RaygenError
 
 _STOPPED = "raygen: stopped; what is finished is kept, and the same command goes on from there"
@@ -31,6 +32,7 @@ for _command in (
     commands.tune,
     commands.sample,
     commands.gallery,
+    bench,
 ):
     cli.add_command(_command)
 

@@ -2,7 +2,7 @@
 
 from raygen.data.digits import digits
 from raygen.data.folder import MEMORY_LIMIT, folder_set
-from raygen.data.images import ImageSet, stratified_split
+from raygen.data.images import ImageSet, hash_images, stratified_split
 from raygen.data.loading import DATA_SETS, DataSettings, load_data
 from raygen.data.vision import VISION_SETS, vision_set
 
@@ -14,6 +14,7 @@ __all__ = [
     "ImageSet",
     "digits",
     "folder_set",
+    "hash_images",
     "load_data",
     "stratified_split",
     "vision_set",

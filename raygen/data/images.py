@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -50,6 +51,13 @@ class ImageSet:
     def first(self, limit: int | None) -> ImageSet:
         """Return the first ``limit`` images, or the set itself where it has no more or there is no limit."""
         return self if limit is None or limit >= len(self) else self.subset(range(limit))
+
+
+def hash_images(images: ImageSet) -> str:
+    """Return the SHA-256 (hex) of the pixels and their shape; labels do not count."""
+    digest = hashlib.sha256(str(tuple(images.images.shape)).encode())
+    digest.update(images.images.contiguous().cpu().numpy().data)
+    return digest.hexdigest()
 
 
 def stratified_split(labels: Tensor, *, test_part: float, seed: int) -> tuple[Tensor, Tensor]:

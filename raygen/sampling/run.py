@@ -10,6 +10,7 @@ from itertools import groupby
 
 import pyarrow.compute as pc
 
+from raygen.data import ImageSet, hash_images
 from raygen.networks import Network, Node
 from raygen.sampling.planning import plan_units
 from raygen.sampling.settings import SamplingSettings
@@ -91,7 +92,7 @@ def begin_run(
     nodes: Sequence[Node],
     settings: SamplingSettings,
     *,
-    data: str | None,
+    images: ImageSet | None,
     about: Mapping[str, str],
     profile: Profile | None = None,
 ) -> Run:
@@ -102,7 +103,7 @@ def begin_run(
         network: whose nodes.
         nodes: without duplicates.
         settings: what decides the samples.
-        data: the data set that a fitted reference is fitted to; None for another reference.
+        images: what a fitted reference is fitted to; None for another reference.
         about: versions and the like.
         profile: settings by layer.
 
@@ -113,8 +114,12 @@ def begin_run(
     request = {
         "network": network.name,
         "weights_hash": network.weights_hash,
+        "input_shape": network.input_shape,
+        "mean": network.mean,
+        "std": network.std,
         "nodes": describe_nodes(nodes),
-        "data": data,
+        "data": None if images is None else images.name,
+        "data_hash": None if images is None else hash_images(images),
         "settings": {name: getattr(settings, name) for name in SamplingSettings.model_fields},
         "profile": {layer: dict(values) for layer, values in (profile or {}).items()},
     }
