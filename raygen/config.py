@@ -112,7 +112,7 @@ class DemoConfig(Settings):
                 "nodes": "ip2:* conv1:*",
                 # The Gaussian of the digits: what the tilt adds to it can be read as a digit.
                 "reference": "fitted",
-                "contrast": 2.0,
+                "contrast": 4.0,
                 # So mild a tilt is followed at the largest angle with few steps.
                 "steps": 4,
                 "warm_up": 60,

@@ -149,6 +149,7 @@ class Farm:
                 self._handle(_UnitFailed(call.actor, call.unit, value, hopeless=True))
             else:
                 self._reports.append(value)
+                self._progress.pop(call.actor, None)  # it is of the unit that is now done
                 self._handle(UnitDone(call.actor, call.unit))
 
     def _lost(self, actor: int, error: Exception) -> None:

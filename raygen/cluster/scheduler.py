@@ -79,6 +79,9 @@ class Assign:
     unit: str
 
 
+_PLENTY = 4
+"""Units in the queue for each actor from which on actors get a second one in hand."""
+
 Action = StartActor | StopActor | Assign
 
 
@@ -141,7 +144,9 @@ class Scheduler:
 
     def _lose(self, event: ActorLost, actor: _Actor) -> None:
         del self._actors[event.actor]
-        if not actor.ready and not event.blameless:
+        if actor.ready:
+            self._stillborn = 0
+        elif not event.blameless:
             self._stillborn += 1
         for unit in reversed(actor.in_hand[1:]):
             self._queue.appendleft(unit)
@@ -151,8 +156,8 @@ class Scheduler:
                 self._queue.appendleft(at)
             else:
                 self._fail(at, event.reason, hopeless=False)
-        if self._stillborn >= self._attempts:
-            # Nothing ran: the units are not to blame, but no actor comes up to take them.
+        if self._stillborn >= self._attempts and not self._actors:
+            # Nothing runs: the units are not to blame, but no actor comes up to take them.
             while self._queue:
                 self.set_aside[self._queue.popleft()] = f"no actor starts ({event.reason})"
 
@@ -168,8 +173,8 @@ class Scheduler:
         actor = self._actors[number]
         actions: list[Action] = []
         while actor.ready and self._queue and len(actor.in_hand) < self._in_flight:
-            # At the end of the queue a second unit in hand is one that an idle actor could have.
-            if actor.in_hand and len(self._queue) < len(self._actors):
+            # A second unit in hand saves the time between two calls; near the end it is one that another could have.
+            if actor.in_hand and len(self._queue) < _PLENTY * self._wanted:
                 break
             unit = self._queue.popleft()
             actor.in_hand.append(unit)
@@ -184,7 +189,9 @@ class Scheduler:
         for number in [number for number, actor in self._actors.items() if actor.ready and not actor.in_hand]:
             actions += self._feed(number)
         idle = sum(not actor.in_hand for actor in self._actors.values())
-        while len(self._actors) < self._wanted and idle < len(self._queue):
+        # After so many that died before they were up, those that are left, or still starting, have to do.
+        room = self._wanted if self._stillborn < self._attempts else 0
+        while len(self._actors) < room and idle < len(self._queue):
             self._actors[self._born] = _Actor()
             actions.append(StartActor(self._born))
             self._born += 1

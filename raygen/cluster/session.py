@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray._private import ray_constants
 
 from raygen.errors import SettingsError
 
@@ -26,12 +27,13 @@ def session(address: str | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    # Ray reads these when it starts: a laptop's run listens on loopback only, and sends no usage statistics.
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    # Ray reads these when it starts: it sends no usage statistics.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Its own future default; said now, it does not warn.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     where = address or os.environ.get("RAY_ADDRESS") or "local"
+    if where == "local":
+        _keep_to_loopback()
     try:
         ray.init(address=where, include_dashboard=False if where == "local" else None,
                  logging_level=logging.ERROR, log_to_driver=False)  # fmt: skip
@@ -42,6 +44,12 @@ def session(address: str | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _keep_to_loopback() -> None:
+    # Ray's own switch between all interfaces and loopback. The processes that Ray starts read it from the environment;
+    # this process has read it already, when it imported Ray.
+    ray_constants.ENABLE_RAY_CLUSTER = os.environ.setdefault(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, "0") == "1"
 
 
 def capacity(*, cpus: float, gpus: float) -> int:

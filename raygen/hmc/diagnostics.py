@@ -39,7 +39,8 @@ class Diagnostics:
 
     def converged(self, *, r_hat: float, ess: float) -> bool:
         """Whether both R-hats are at most ``r_hat`` and the bulk's effective sample size is at least ``ess``."""
-        return max(self.r_hat, self.r_hat_projections) <= r_hat and self.ess_bulk >= ess
+        # Each by itself: of a number and NaN, max() may return the number.
+        return self.r_hat <= r_hat and self.r_hat_projections <= r_hat and self.ess_bulk >= ess
 
 
 def diagnose(trace: Trace, chains: int) -> tuple[Diagnostics, ...]:
@@ -58,7 +59,7 @@ def diagnose(trace: Trace, chains: int) -> tuple[Diagnostics, ...]:
     return tuple(
         Diagnostics(
             r_hat=_statistic("rhat", score[node]),
-            r_hat_projections=max(_statistic("rhat", axis[node]) for axis in along),
+            r_hat_projections=float(np.max([_statistic("rhat", axis[node]) for axis in along])),
             ess_bulk=_statistic("ess", score[node], method="bulk"),
             ess_tail=_statistic("ess", score[node], method="tail", prob=(0.05, 0.95)),
             bfmi=_statistic("bfmi", energy[node]),

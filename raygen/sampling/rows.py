@@ -59,7 +59,8 @@ def encode_images(pixels: Tensor) -> tuple[list[bytes], Tensor, Tensor]:
     if pixels.shape[1] not in {1, 3}:
         pixels = pixels.mean(1, keepdim=True)
     ends = torch.quantile(pixels.flatten(1), torch.tensor([_TAIL, 1 - _TAIL]), dim=1)
-    low, high = ends[0], torch.maximum(ends[1], ends[0] + torch.finfo(torch.float32).eps)
+    least = torch.finfo(torch.float32).eps * ends[0].abs().clamp(min=1)  # a constant image has no scale of its own
+    low, high = ends[0], torch.maximum(ends[1], ends[0] + least)
     wide = (-1, 1, 1, 1)
     scaled = (pixels - low.view(wide)) / (high - low).view(wide)
     bytes_ = (scaled.clamp(0, 1) * 255).round().to(torch.uint8)

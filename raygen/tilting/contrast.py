@@ -15,8 +15,9 @@ from torch import Tensor
 from raygen.errors import ScoreError
 from raygen.tilting.references import Reference
 
-_MEMORY = 20
-"""Iterations that the running mean of the signal looks back on: the chains still move up during warm-up."""
+_DECAY = 3
+"""Polynomial decay of the running mean (Shamir & Zhang 2013): it looks back on the last quarter or so of its
+observations, however many. While the tilt is annealed in the chains still climb, and early signals mislead."""
 
 
 def signal(gradient: Tensor, reference: Reference) -> Tensor:
@@ -77,7 +78,6 @@ class ContrastTilt:
         rows = signal(gradient, self.reference).view(nodes, -1)
         now = torch.where(rows.isfinite(), rows, self.mean_signal[:, None]).mean(1)
         count = self.count + 1
-        weight = 1 / min(count + 1, _MEMORY)
-        # A chain in a flat place says little: the mean never falls by more than half in one step.
-        mean = ((1 - weight) * self.mean_signal + weight * now).clamp(min=0.5 * self.mean_signal)
+        weight = (1 + _DECAY) / (count + 1 + _DECAY)
+        mean = (1 - weight) * self.mean_signal + weight * now  # falls by no more than half in one step
         return replace(self, mean_signal=mean, count=count)

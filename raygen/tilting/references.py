@@ -106,7 +106,7 @@ class PowerLaw(Reference):
         shape: (C, H, W).
         sigma: standard deviation of a pixel, the same at every place and in every channel.
         exponent: of the amplitude spectrum; 0 is white noise, photographs have about 1.2.
-        colours: symmetric positive definite correlation matrix of the channels, C x C.
+        colours: symmetric positive definite correlation matrix of the channels, C x C, with ones on its diagonal.
     """
 
     shape: tuple[int, int, int]
@@ -126,15 +126,15 @@ class PowerLaw(Reference):
         """Make the reference of this exponent; ``colours`` default to those of photographs, or to independent ones.
 
         Raises:
-            ScoreError: if the colour matrix is of the wrong size or not positive definite.
+            ScoreError: if the colour matrix is of the wrong size or no positive definite correlation matrix.
         """
         channels, height, width = shape
         if colours is None:
             colours = PHOTOGRAPH_COLOURS if channels == 3 else _independent(channels)
         matrix = torch.tensor(colours, dtype=torch.float64)
-        if matrix.shape != (channels, channels) or not bool((torch.linalg.eigvalsh(matrix) > 0).all()):
+        if matrix.shape != (channels, channels) or not _is_correlation(matrix):
             raise ScoreError(f"colours = {colours} is no {channels} x {channels} correlation matrix", where="reference",
-                             right="give a symmetric positive definite matrix of the channels")  # fmt: skip
+                             right="give a symmetric positive definite matrix of the channels, with ones on its diagonal")  # fmt: skip
         values, vectors = torch.linalg.eigh(matrix)
         mixing = vectors * values.sqrt() @ vectors.T
         frequency = _cycles(height, width)
@@ -153,7 +153,7 @@ class PowerLaw(Reference):
 
     @override
     def whiten(self, x: Tensor) -> Tensor:
-        return self._apply(x, torch.linalg.inv(self.mixing.double()).float(), 1 / self.spectrum)
+        return self._apply(x, torch.linalg.inv(self.mixing.double()), 1 / self.spectrum.double())
 
     @property
     @override
@@ -244,6 +244,15 @@ class Fitted(Reference):
 
 def _independent(channels: int) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(float(row == column) for column in range(channels)) for row in range(channels))
+
+
+def _is_correlation(matrix: Tensor) -> bool:
+    ones = torch.ones(len(matrix), dtype=matrix.dtype)
+    return (
+        torch.equal(matrix, matrix.T)
+        and torch.equal(matrix.diagonal(), ones)
+        and bool((torch.linalg.eigvalsh(matrix) > 0).all())
+    )
 
 
 def _cycles(height: int, width: int) -> Tensor:

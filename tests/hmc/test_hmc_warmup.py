@@ -1,0 +1,254 @@
+"""Warm-up: step sizes and tilts are found, then frozen; an interrupted one goes on as if nothing had been."""
+
+import math
+import pickle
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+from hmc_targets import Target, linear, quadratic, ridges, streams
+from torch import Tensor
+
+from raygen.hmc import HmcSettings, Kernel, WarmUp, begin, draw, warm_up
+from raygen.hmc.stepsize import DualAveraging
+
+
+@dataclass(frozen=True)
+class Climbing:
+    """A tilt rule that tells how often it was asked: the tilt of node n is (n + 1) (1 + observations / 10)."""
+
+    nodes: int
+    seen: int = 0
+
+    @property
+    def tilt(self) -> Tensor:
+        return torch.arange(1, self.nodes + 1, dtype=torch.float64) * (1 + self.seen / 10)
+
+    def observe(self, gradient):
+        return replace(self, seen=self.seen + 1)
+
+
+@dataclass(frozen=True)
+class Steered:
+    """A tilt rule that depends on where the chains are."""
+
+    tilt: Tensor
+
+    def observe(self, gradient):
+        found = gradient.flatten(1).norm(dim=1).view(len(self.tilt), -1).mean(1)
+        return Steered(0.9 * self.tilt + 0.1 / found)
+
+
+@dataclass(frozen=True)
+class Noting(Kernel):
+    """The kernel, which notes the parameters of each step."""
+
+    used: list = field(default_factory=list)
+
+    def step(self, state, parameters, score, noise):
+        self.used.append(parameters)
+        return super().step(state, parameters, score, noise)
+
+
+def warmed(plan, kernel, target, rule, *, nodes, chains, shape, on_step=None):
+    noise = streams(chains, *map(str, range(nodes)))
+    state = begin(plan, kernel, kernel.init(target, noise.start(shape)), rule)
+    return warm_up(plan, kernel, target, noise, state, on_step)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A tilt that nothing changes."""
+
+    tilt: Tensor
+
+    def observe(self, gradient):
+        return self
+
+
+def still(nodes, tilt=1.0):
+    return Kept(torch.full((nodes,), tilt, dtype=torch.float64))
+
+
+# ---- dual averaging
+
+
+@pytest.mark.parametrize("target", [0.4, 0.65, 0.9])
+def test_dual_averaging_finds_the_step_of_a_known_acceptance_curve_for_each_group(target):
+    # acceptance = exp(-c e^2), so that the step is sqrt(-log(target) / c).
+    curve = torch.tensor([0.5, 5.0, 400.0], dtype=torch.float64)
+    search = DualAveraging.begin(torch.full((3,), 0.5, dtype=torch.float64), target=target, largest=50.0)
+    for _ in range(1500):
+        search = search.update((-curve * search.step_size.square()).exp())
+    expected = (-math.log(target) / curve).sqrt()
+    torch.testing.assert_close(search.average, expected, rtol=0.03, atol=0)
+    torch.testing.assert_close((-curve * search.average.square()).exp().mean().item(), target, rtol=0.03, atol=0)
+
+
+def test_groups_do_not_hear_of_each_other():
+    rates = torch.rand((40, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    together = DualAveraging.begin(torch.ones(3, dtype=torch.float64), target=0.6, largest=9.0)
+    alone = DualAveraging.begin(torch.ones(1, dtype=torch.float64), target=0.6, largest=9.0)
+    for row in rates:
+        together, alone = together.update(row), alone.update(row[1:2])
+    assert torch.equal(together.average[1:2], alone.average) and torch.equal(together.step_size[1:2], alone.step_size)
+
+
+@pytest.mark.parametrize("first", [0.01, 0.4, 3.0])
+def test_no_step_size_exceeds_the_largest(first):
+    search = DualAveraging.begin(torch.tensor([first], dtype=torch.float64), target=0.65, largest=0.4)
+    generator = torch.Generator().manual_seed(0)
+    for count in range(200):
+        assert search.step_size.item() <= 0.4 * (1 + 1e-12) and search.average.item() <= 0.4 * (1 + 1e-12)
+        always = torch.ones(1, dtype=torch.float64)
+        search = search.update(always if count < 150 else torch.rand(1, generator=generator, dtype=torch.float64))
+        if count == 140:
+            assert search.average.item() == pytest.approx(0.4, rel=0.05)
+
+
+def test_a_step_size_that_is_never_accepted_shrinks_and_stays_positive():
+    search = DualAveraging.begin(torch.tensor([0.4], dtype=torch.float64), target=0.65, largest=0.4)
+    for _ in range(60):
+        search = search.update(torch.zeros(1, dtype=torch.float64))
+    assert 0 < search.step_size.item() < 1e-4
+
+
+def test_a_restart_forgets_the_errors_and_keeps_the_step():
+    search = DualAveraging.begin(torch.tensor([0.1], dtype=torch.float64), target=0.65, largest=9.0)
+    for rate in (0.1, 0.9, 0.2):
+        search = search.update(torch.tensor([rate], dtype=torch.float64))
+    again = search.restart()
+    assert again.count == 0 and again.error.item() == 0
+    assert again.step_size.item() == pytest.approx(search.step_size.item()) == again.average.item()
+
+
+# ---- step sizes of chains and nodes
+
+
+def stiff(chains):
+    """Each row its own curvature: 1, 1, .. then 100, 100, .."""
+    scale = torch.tensor([1.0, 100.0], dtype=torch.float64).repeat_interleave(chains)[:, None]
+    return Target(lambda z: -0.5 * (scale * z.square()).sum(1), lambda z: -scale * z)
+
+
+@pytest.mark.parametrize("integrator", ["rotation", "leapfrog"])
+@pytest.mark.parametrize("each_chain", [False, True])
+def test_warm_up_brings_every_node_or_chain_to_the_acceptance_asked_for(integrator, each_chain):
+    plan, kernel = WarmUp(iterations=400, acceptance=0.7, each_chain=each_chain), Kernel(integrator, 2)
+    target, noise = stiff(8), streams(8, "0", "1")
+    state, found = warmed(plan, kernel, target, still(2), nodes=2, chains=8, shape=(20,))
+    by_node = found.step_size.view(2, 8)
+    assert by_node[0].mean() > 4 * by_node[1].mean()
+    assert (by_node.std(1) > 0).all() if each_chain else (by_node == by_node[:, :1]).all()
+    rates = []
+
+    def note(count, state, info):
+        rates.append(info.acceptance)
+
+    draw(kernel, target, state, found, noise, first=400, iterations=150, on_step=note)
+    reached = torch.stack(rates).mean(0).view(2, 8)
+    # The second node is stiff; the first one may be stopped by the right angle.
+    assert reached[1].mean().item() == pytest.approx(0.7, abs=0.06)
+    assert (reached[1] - 0.7).abs().max() < 0.2
+    assert (found.step_size * kernel.steps <= math.pi / 2 * (1 + 1e-12)).all()
+
+
+def test_without_a_tilt_the_rotation_turns_by_a_right_angle():
+    _, found = warmed(WarmUp(60), Kernel("rotation", 5), linear(torch.ones(3, dtype=torch.float64)), still(1, 1e-9),
+                      nodes=1, chains=4, shape=(3,))  # fmt: skip
+    assert found.step_size[0].item() == pytest.approx(math.pi / 2 / 5, rel=0.02)
+
+
+@pytest.mark.parametrize("step_size", [0.01, 2.5])
+def test_a_given_step_size_is_kept(step_size):
+    kernel = Noting("rotation", 2)
+    _, found = warmed(WarmUp(20, step_size=step_size), kernel, ridges(3), still(2), nodes=2, chains=3, shape=(3,))
+    for parameters in (*kernel.used, found):
+        torch.testing.assert_close(parameters.step_size, torch.full((6,), step_size, dtype=torch.float64))
+
+
+# ---- phases
+
+
+def test_the_tilt_rises_then_learns_then_freezes():
+    kernel, states = Noting("rotation", 2), []
+    _, found = warmed(WarmUp(20, anneal=0.4), kernel, ridges(3), Climbing(2), nodes=2, chains=3, shape=(3,),
+                      on_step=lambda state, info: states.append(state))  # fmt: skip
+    each = torch.tensor([1.0, 1, 1, 2, 2, 2], dtype=torch.float64)
+    for iteration, parameters in enumerate(kernel.used):
+        ramp, seen = min(1, (iteration + 1) / 8), min(iteration, 15)
+        torch.testing.assert_close(parameters.tilt, each * ramp * (1 + seen / 10))
+    assert [state.rule.seen for state in states] == [min(count, 15) for count in range(1, 21)]
+    assert [state.iteration for state in states] == list(range(1, 21))
+    torch.testing.assert_close(found.tilt, each * 2.5)
+
+
+def test_the_step_size_is_sought_anew_once_the_tilt_is_frozen():
+    states = []
+    warmed(WarmUp(20), Kernel("rotation", 2), ridges(3), Climbing(1), nodes=1, chains=3, shape=(3,),
+           on_step=lambda state, info: states.append(state))  # fmt: skip
+    assert [state.step_size.count for state in states] == [*range(1, 16), *range(1, 6)]
+
+
+@pytest.mark.parametrize("anneal", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("iterations", [0, 1, 7])
+def test_after_warm_up_the_whole_tilt_is_on_whatever_the_annealing(anneal, iterations):
+    plan = WarmUp(iterations, anneal=anneal)
+    _, found = warmed(plan, Kernel(), ridges(3), still(1, 3.0), nodes=1, chains=2, shape=(3,))
+    torch.testing.assert_close(found.tilt, torch.full((2,), 3.0, dtype=torch.float64))
+
+
+def test_no_iterations_leave_the_chains_where_they_start():
+    state, found = warmed(WarmUp(0), Kernel("rotation", 4), ridges(3), still(1), nodes=1, chains=2, shape=(3,))
+    assert torch.equal(state.position, streams(2, "0").start((3,)))
+    torch.testing.assert_close(found.step_size, torch.full((2,), math.pi / 8, dtype=torch.float64))
+
+
+def test_parameters_are_frozen_after_warm_up():
+    kernel = Noting("rotation", 2)
+    state, found = warmed(WarmUp(10), kernel, ridges(3), Climbing(2), nodes=2, chains=3, shape=(3,))
+    kernel.used.clear()
+    draw(kernel, ridges(3), state, found, streams(3, "0", "1"), first=10, iterations=5, on_step=lambda *_: None)
+    assert len(kernel.used) == 5 and all(used is found for used in kernel.used)
+
+
+@pytest.mark.parametrize("stop", [1, 9, 15, 19])
+def test_warm_up_continued_from_a_saved_state_is_the_same_to_the_bit(stop):
+    plan, kernel, target = WarmUp(20, each_chain=True), Kernel("rotation", 3), ridges(3)
+    saved = []
+    chains, found = warmed(plan, kernel, target, Steered(torch.ones(2, dtype=torch.float64)), nodes=2, chains=3,
+                           shape=(3,), on_step=lambda state, info: saved.append(pickle.dumps(state)))  # fmt: skip
+    state = pickle.loads(saved[stop - 1])
+    assert state.iteration == stop
+    again, parameters = warm_up(plan, kernel, target, streams(3, "0", "1"), state)
+    assert torch.equal(again.position, chains.position) and torch.equal(again.gradient, chains.gradient)
+    assert torch.equal(parameters.step_size, found.step_size) and torch.equal(parameters.tilt, found.tilt)
+
+
+def test_a_finished_warm_up_makes_no_further_step():
+    kernel, states = Noting("rotation", 3), []
+    warmed(WarmUp(8), kernel, ridges(3), still(1), nodes=1, chains=3, shape=(3,),
+           on_step=lambda state, info: states.append(state))  # fmt: skip
+    kernel.used.clear()
+    warm_up(WarmUp(8), kernel, ridges(3), streams(3, "0"), states[-1])
+    assert kernel.used == []
+
+
+# ---- settings
+
+
+def test_langevin_is_one_leapfrog_step():
+    settings = HmcSettings(kernel="langevin", steps=8, warm_up=10, draws=3, thin=4)
+    assert settings.make_kernel() == Kernel("leapfrog", 1)
+    assert settings.gradients == 22 == settings.warm_up + settings.iterations
+
+
+def test_settings_name_the_gradients_that_a_chain_costs():
+    settings, target = HmcSettings(steps=3, warm_up=5, draws=2, thin=2), quadratic(torch.eye(3, dtype=torch.float64))
+    kernel, noise = settings.make_kernel(), streams(2, "0")
+    chains = kernel.init(target, noise.start((3,)))
+    target.both = 0
+    plan = settings.make_warm_up()
+    state, found = warm_up(plan, kernel, target, noise, begin(plan, kernel, chains, still(1)))
+    draw(kernel, target, state, found, noise, first=5, iterations=settings.iterations, on_step=lambda *_: None)
+    assert target.both == settings.gradients == 27
