@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import Field
@@ -35,7 +35,7 @@ class ClusterSettings(Settings):
 class PretrainConfig(NetworkSettings, DataSettings, TrainingSettings, ClusterSettings):
     """``raygen pretrain``."""
 
-    out: str = Field(description="folder or URI of the training run")
+    out: str = Field(min_length=1, description="folder or URI of the training run")
     seed: int = Field(0, ge=0, lt=2**63, description="of all random numbers")
     workers: int | None = Field(
         None, ge=1, le=4096, description="training processes; default as many as fit, at most 2"
@@ -50,7 +50,7 @@ class SampleConfig(NetworkSettings, DataSettings, SamplingSettings, ClusterSetti
     """``raygen sample``."""
 
     nodes: str = Field(description='nodes to sample, such as "conv2:0-9 ip2:*"')
-    out: str = Field(description="folder or URI of the run")
+    out: str = Field(min_length=1, description="folder or URI of the run")
     actors: int | None = Field(None, ge=1, le=100_000, description="sampling processes; default as many as fit")
     local: bool = Field(False, description="sample in this process, without Ray")
     profile: str | None = Field(None, description="file of raygen tune: settings for each layer")
@@ -59,23 +59,27 @@ class SampleConfig(NetworkSettings, DataSettings, SamplingSettings, ClusterSetti
 class GalleryConfig(Settings):
     """``raygen gallery``."""
 
-    out: str = Field(description="folder or URI of the run")
+    out: str = Field(min_length=1, description="folder or URI of the run")
 
 
 class TuneConfig(NetworkSettings, DataSettings, SamplingSettings, ClusterSettings):
     """``raygen tune``."""
 
     nodes: str = Field(description="nodes of one layer to try settings on")
-    out: str = Field(description="folder of the search; the profile is written there as profile.yaml")
+    out: str = Field(min_length=1, description="folder of the search; the profile is written there as profile.yaml")
     actors: int | None = Field(None, ge=1, le=100_000, description="trials at once; default as many as fit")
-    contrasts: tuple[float, ...] = Field((1.0, 4.0, 16.0), description="contrasts to try")
-    step_sizes: tuple[float, ...] = Field((0.02, 0.05, 0.1, 0.2), description="step sizes to try")
+    contrasts: tuple[Annotated[float, Field(gt=0, le=1e6)], ...] = Field(
+        (1.0, 4.0, 16.0), min_length=1, description="contrasts to try"
+    )
+    step_sizes: tuple[Annotated[float, Field(gt=0, le=10)], ...] = Field(
+        (0.02, 0.05, 0.1, 0.2), min_length=1, description="step sizes to try"
+    )
 
 
 class PipelineConfig(PretrainConfig, SampleConfig):
     """``raygen pipeline``: pretrain, sample and gallery in one folder."""
 
-    out: str = Field(description="folder or URI of the run; the training goes to its subfolder pretrain")
+    out: str = Field(min_length=1, description="folder or URI of the run; the training goes to its subfolder pretrain")
 
     @property
     def pretraining(self) -> PretrainConfig:
@@ -93,7 +97,7 @@ class PipelineConfig(PretrainConfig, SampleConfig):
 class DemoConfig(Settings):
     """``raygen demo``."""
 
-    out: str = Field("raygen-demo", description="folder of the demo")
+    out: str = Field("raygen-demo", min_length=1, description="folder of the demo")
     seed: int = Field(0, ge=0, lt=2**63, description="of all random numbers")
     workers: int | None = Field(
         None, ge=1, le=4096, description="training processes; default as many as fit, at most 2"

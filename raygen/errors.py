@@ -65,7 +65,16 @@ class NodeError(InputError):
 
 
 class ScoreError(InputError):
-    """A score, or its gradient, is not finite, or does not fit its reference."""
+    """A score, or its gradient, is not finite, or does not fit its reference.
+
+    Args:
+        what, where, right: as in :class:`InputError`.
+        row: of the batch that it is about, so that whoever made the batch can name the node.
+    """
+
+    def __init__(self, what: str, *, where: str, right: str, row: int | None = None) -> None:
+        super().__init__(what, where=where, right=right)
+        self.row = row
 
 
 class DataError(InputError):

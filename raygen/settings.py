@@ -43,7 +43,8 @@ class Settings(BaseModel):
 
 
 def _settings_error(model: type[Settings], error: ValidationError, where: str) -> SettingsError:
-    first = error.errors()[0]
+    # A name that is mistyped explains a value that is missing, and goes first.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = _fields_at(model, first["loc"][:-1])

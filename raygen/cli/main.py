@@ -47,10 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.path.insert(0, str(Path.cwd()))
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        cli.main(args=None if arguments is None else list(arguments), standalone_mode=False)
+        cli.main(args=None if arguments is None else list(arguments), prog_name="raygen", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)  # noqa: T201
+        return 2
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "raygen"
-        print(f"{path}: {' '.join(error.format_message().split())}; see {path} --help", file=sys.stderr)  # noqa: T201
+        message = " ".join(error.format_message().split()).rstrip(".")
+        print(f"{path}: {message}; see {path} --help", file=sys.stderr)  # noqa: T201
         return 2
     except RaygenError as error:
         print(f"raygen: {error}", file=sys.stderr)  # noqa: T201

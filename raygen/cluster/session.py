@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,11 @@ import ray
 from ray._private import ray_constants
 
 from raygen.errors import SettingsError
+
+_PATIENCE = 10.0
+"""Seconds that a head has to take a connection."""
+
+_LOOPBACK = ("127.0.0.1", "localhost")
 
 
 @contextmanager
@@ -32,18 +38,43 @@ def session(address: str | None = None) -> Iterator[None]:
     # Its own future default; said now, it does not warn.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     where = address or os.environ.get("RAY_ADDRESS") or "local"
-    if where == "local":
+    if where == "local" or _host(where) in _LOOPBACK:
         _keep_to_loopback()
+    if where != "local":
+        _check_answer(where)
     try:
         ray.init(address=where, include_dashboard=False if where == "local" else None,
                  logging_level=logging.ERROR, log_to_driver=False)  # fmt: skip
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise SettingsError(f"no Ray cluster answers at {where} ({type(error).__name__})", where="address",
-                            right="give a running head's, or none to use this machine") from None  # fmt: skip
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _failure(where, error) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _host(address: str) -> str:
+    return address.removeprefix("ray://").rpartition(":")[0]
+
+
+def _check_answer(address: str) -> None:
+    # Ray itself tries for minutes.
+    host, port = _host(address), address.rpartition(":")[2]
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise _failure(address, error) from None
+
+
+def _failure(address: str, error: Exception) -> SettingsError:
+    reason = f"{type(error).__name__}: {str(error)[:200]}"
+    if address == "local":
+        return SettingsError(f"Ray does not start on this machine ({reason})", where="address",
+                             right="mend that, or give the address of a running cluster")  # fmt: skip
+    return SettingsError(f"no Ray cluster answers at {address} ({reason})", where="address",
+                         right="give a running head's, or none to use this machine")  # fmt: skip
 
 
 def _keep_to_loopback() -> None:

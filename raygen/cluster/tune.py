@@ -201,8 +201,16 @@ class _Counter(tune.Callback):
         self._on_done = on_done
         self._done = 0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Tune writes its callbacks to storage for a restore that is never asked for; a display cannot be written.
+        return _Counter, (_ignore,)
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count one more."""
         del iteration, trials, trial, info
         self._done += 1
         self._on_done(self._done)
+
+
+def _ignore(count: int) -> None:
+    del count

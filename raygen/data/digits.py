@@ -7,7 +7,6 @@ the shape of MNIST's digits.
 from __future__ import annotations
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,6 +18,8 @@ _SPLIT_SEED = 0
 
 def digits() -> tuple[ImageSet, ImageSet]:
     """Return 1,438 training and 359 test images of 1x28x28, always the same ones; needs no network and no file."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415  (a second to import, for one data set)
+
     bunch = load_digits()
     labels = torch.from_numpy(bunch.target).to(torch.int64)
     whole = ImageSet("digits", _enlarge(torch.from_numpy(bunch.images)), labels, tuple("0123456789"))

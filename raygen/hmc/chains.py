@@ -26,6 +26,7 @@ class Trace:
         projections: of the position on fixed random directions, shape (T, N, P).
         acceptance: probabilities, shape (T, N).
         diverged: shape (T, N).
+        potential: U of each state less the constants, shape (T, N), float64; None where it was not recorded.
     """
 
     score: Tensor
@@ -33,6 +34,7 @@ class Trace:
     projections: Tensor
     acceptance: Tensor
     diverged: Tensor
+    potential: Tensor | None = None
 
 
 def potential(state: ChainState, tilt: Tensor) -> Tensor:
@@ -66,16 +68,17 @@ def draw(
     """
     directions = _directions(state.position)
     records: list[tuple[Tensor, ...]] = []
+    before = potential(state, parameters.tilt)
     for count in range(1, iterations + 1):
         noise = streams.noise(first + count - 1, state.position.shape[1:])
         kinetic = 0.5 * noise.momentum.flatten(1).square().sum(1, dtype=torch.float64)
-        energy = potential(state, parameters.tilt) + kinetic
         state, info = kernel.step(state, parameters, score, noise)
+        after = potential(state, parameters.tilt)
         projected = state.position.flatten(1) @ directions
-        records.append((state.score, energy, projected, info.acceptance, info.diverged))
+        records.append((state.score, before + kinetic, projected, info.acceptance, info.diverged, after))
+        before = after
         on_step(count, state, info)
-    score_, energy_, projections, acceptance, diverged = (torch.stack(column) for column in zip(*records, strict=True))
-    return state, Trace(score_, energy_, projections, acceptance, diverged)
+    return state, Trace(*(torch.stack(column) for column in zip(*records, strict=True)))
 
 
 def _directions(position: Tensor) -> Tensor:

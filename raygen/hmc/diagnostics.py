@@ -11,6 +11,7 @@ from arviz_stats.base.array import array_stats
 from numpy.typing import NDArray
 
 from raygen.hmc.chains import Trace
+from raygen.hmc.streams import check_superchains
 
 Array = NDArray[np.float64]
 
@@ -27,6 +28,8 @@ class Diagnostics:
         bfmi: smallest Bayesian fraction of missing information of a chain (E-BFMI).
         acceptance_rate: mean acceptance probability.
         divergences: trajectories that diverged, all chains together.
+        r_hat_nested: nested R-hat of the score (Margossian et al. 2024): many short chains have converged when groups
+            of them that share a start agree, long before each does alone; NaN where no superchains are given.
     """
 
     r_hat: float
@@ -36,6 +39,7 @@ class Diagnostics:
     bfmi: float
     acceptance_rate: float
     divergences: int
+    r_hat_nested: float = math.nan
 
     def converged(self, *, r_hat: float, ess: float) -> bool:
         """Whether both R-hats are at most ``r_hat`` and the bulk's effective sample size is at least ``ess``."""
@@ -43,13 +47,37 @@ class Diagnostics:
         return self.r_hat <= r_hat and self.r_hat_projections <= r_hat and self.ess_bulk >= ess
 
 
-def diagnose(trace: Trace, chains: int) -> tuple[Diagnostics, ...]:
+@dataclass(frozen=True)
+class EssCurve:
+    """What a node's gradients have bought, by gradients spent.
+
+    Attributes:
+        gradients: spent by all chains of the node together so far, shape (points,).
+        ess: effective sample size of the score's bulk in the draws made so far, shape (points,).
+    """
+
+    gradients: Array
+    ess: Array
+
+    @property
+    def per_thousand(self) -> Array:
+        """Effective sample size for 1,000 gradients, shape (points,)."""
+        return 1000 * self.ess / self.gradients
+
+
+def diagnose(trace: Trace, chains: int, superchains: int | None = None) -> tuple[Diagnostics, ...]:
     """Return the diagnostics of each node.
 
     Args:
         trace: of all chains, those of a node side by side.
         chains: of each node.
+        superchains: groups of a node's chains that share a start, as ``Streams.start`` makes them. Chains with starts
+            of their own tell nothing here: their groups agree before they have moved.
+
+    Raises:
+        SettingsError: if ``superchains`` is no divisor of ``chains``, or below 2.
     """
+    groups = None if superchains is None else _groups(superchains, chains)
     score = _by_node(trace.score.double().cpu().numpy(), chains)
     energy = _by_node(trace.energy.double().cpu().numpy(), chains)
     projections = trace.projections.double().cpu().numpy()
@@ -65,9 +93,33 @@ def diagnose(trace: Trace, chains: int) -> tuple[Diagnostics, ...]:
             bfmi=_statistic("bfmi", energy[node]),
             acceptance_rate=float(acceptance[node].mean()),
             divergences=int(diverged[node].sum()),
+            r_hat_nested=math.nan if groups is None else _statistic("rhat_nested", score[node], superchain_ids=groups),
         )
         for node in range(score.shape[0])
     )
+
+
+def ess_curve(trace: Trace, chains: int, *, steps: int, warm_up: int = 0, points: int = 8) -> tuple[EssCurve, ...]:
+    """Return the effective sample size of each node's score by gradients spent.
+
+    Args:
+        trace: of all chains, those of a node side by side.
+        chains: of each node.
+        steps: gradients of a trajectory.
+        warm_up: trajectories before the trace, which are counted as spent.
+        points: of the curve, at even distances; the last one is the whole trace.
+    """
+    score = _by_node(trace.score.double().cpu().numpy(), chains)
+    lengths = np.unique([math.ceil(score.shape[2] * point / points) for point in range(1, points + 1)])
+    gradients = (warm_up + lengths) * float(steps * chains)
+    return tuple(
+        EssCurve(gradients, np.array([_statistic("ess", node[:, :length], method="bulk") for length in lengths]))
+        for node in score
+    )
+
+
+def _groups(superchains: int, chains: int) -> NDArray[np.int64]:
+    return np.arange(chains) // (chains // check_superchains(superchains, chains))
 
 
 def _by_node(record: Array, chains: int) -> Array:

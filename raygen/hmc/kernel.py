@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,12 +28,14 @@ class Kernel:
         jitter: each trajectory's step size is the chain's times a uniform number in 1 -+ jitter, lest
             trajectories fall in step with the target's periods.
         adjusted: False takes every finite proposal (unadjusted Langevin): biased, for comparison.
+        mass: of the particles, as the paper has it; only step size over its square root matters.
     """
 
     integrator: Literal["rotation", "leapfrog"] = "rotation"
     steps: int = 8
     jitter: float = 0.2
     adjusted: bool = True
+    mass: float = 1.0
 
     def init(self, score: ScoreFunction, position: Tensor) -> ChainState:
         """Return chains at rest at ``position`` (N, ...).
@@ -48,6 +51,7 @@ class Kernel:
                 f"the score of chain {row} is {value[row].item():g} at its start, or its gradient is not finite",
                 where="score",
                 right="give a network whose responses are finite for images of this reference",
+                row=row,
             )
         return ChainState(position, value, gradient)
 
@@ -65,7 +69,7 @@ class Kernel:
             score: the scores; the same as the state's.
             noise: of this iteration, one row a chain.
         """
-        jittered = parameters.step_size * (1 + self.jitter * (2 * noise.jitter - 1))
+        jittered = parameters.step_size * (1 + self.jitter * (2 * noise.jitter - 1)) / math.sqrt(self.mass)
         trajectory = INTEGRATORS[self.integrator](
             score, state, noise.momentum, Parameters(jittered, parameters.tilt), self.steps
         )

@@ -22,6 +22,9 @@ class HmcSettings(Settings):
     step_size: float | None = Field(
         None, gt=0, le=10, description="fixed step size, in radians for the rotation; adapted where not given"
     )
+    mass: float = Field(
+        1.0, gt=0, le=1e6, description="of the particles; step size over its square root is what counts"
+    )
     jitter: float = Field(0.2, ge=0, lt=1, description="relative spread of each trajectory's step size")
     adjusted: bool = Field(True, description="accept or reject (Metropolis); false is biased, for comparison")
     acceptance: float = Field(0.65, gt=0, lt=1, description="acceptance rate that the step size is adapted to")
@@ -50,8 +53,8 @@ class HmcSettings(Settings):
         """Return the kernel that is asked for."""
         if self.kernel == "langevin":
             # One leapfrog step with a fresh momentum is the Metropolis-adjusted Langevin algorithm (Neal 2011, 5.2).
-            return Kernel("leapfrog", 1, self.jitter, self.adjusted)
-        return Kernel(self.kernel, self.steps, self.jitter, self.adjusted)
+            return Kernel("leapfrog", 1, self.jitter, self.adjusted, self.mass)
+        return Kernel(self.kernel, self.steps, self.jitter, self.adjusted, self.mass)
 
     def make_warm_up(self) -> WarmUp:
         """Return the warm-up that is asked for."""

@@ -1,4 +1,4 @@
-"""Random numbers that depend on (seed, node, chain, iteration) and on nothing else.
+"""Random numbers that depend on (seed, node, chains of a node, iteration) and on nothing else.
 
 No generator's state is kept: every draw seeds its own from a hash of what it is for. So a run that is interrupted,
 moved or batched otherwise draws the same numbers, and there is nothing to save.
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from raygen.errors import SettingsError
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,19 @@ class Streams:
     device: torch.device = torch.device("cpu")  # noqa: RUF009  (an immutable value)
     dtype: torch.dtype = torch.float32
 
-    def start(self, shape: tuple[int, ...]) -> Tensor:
-        """Return standard normal starting positions, shape (nodes * chains, *shape)."""
-        return self._draw("start", 0, lambda generator: self._normal(shape, generator))
+    def start(self, shape: tuple[int, ...], superchains: int | None = None) -> Tensor:
+        """Return standard normal starting positions, shape (nodes * chains, *shape).
+
+        Args:
+            shape: of one position.
+            superchains: groups of each node's chains, side by side, that share a start, as nested R-hat wants it; a
+                divisor of the chains. Where not given, each chain has its own.
+        """
+        starts = self._draw("start", 0, lambda generator: self._normal(shape, generator))
+        if superchains is None:
+            return starts
+        together = self.chains // check_superchains(superchains, self.chains)
+        return starts[::together].repeat_interleave(together, 0)
 
     def noise(self, iteration: int, shape: tuple[int, ...]) -> Noise:
         """Return the noise of one iteration for positions of shape (nodes * chains, *shape)."""
@@ -65,6 +77,14 @@ class Streams:
         generator = torch.Generator(device=self.device)
         rows = [draw(generator.manual_seed(_seed(key, purpose, iteration))) for key in self.keys]
         return torch.cat(rows) if len(rows) > 1 else rows[0]
+
+
+def check_superchains(superchains: int, chains: int) -> int:
+    """Return ``superchains``; raise SettingsError where ``chains`` do not make that many groups of one size."""
+    if not 2 <= superchains <= chains or chains % superchains:
+        raise SettingsError(f"superchains = {superchains} for {chains} chains", where="superchains",
+                            right=f"give a divisor of {chains} of at least 2")  # fmt: skip
+    return superchains
 
 
 def _seed(key: str, purpose: str, iteration: int) -> int:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from raygen.data import ImageSet
 from raygen.errors import SettingsError
 from raygen.networks import Network
-from raygen.tilting import Fitted, PowerLaw, Reference, TiltingSettings, WhiteNoise
+from raygen.tilting import Fitted, FittedSpectrum, PowerLaw, Reference, TiltingSettings, WhiteNoise
 
-_LARGEST_FIT = 4096
-"""Values of an image above which the full covariance is not fitted: its root alone would take 64 MB."""
+_LARGEST_COVARIANCE = 4096
+"""Values of an image above which its spectrum is fitted, not its covariance, whose root alone would take 64 MB."""
 
 _PATCHES = 20_000
-"""Patches that the covariance of a receptive field is fitted to."""
+"""Patches that the reference of a receptive field is fitted to, at most."""
+
+_PATCH_VALUES = 2**28
+"""Values of all patches together, at most; bytes."""
+
+_SPECTRUM_IMAGES = 4000
+"""Images whose spectra are averaged, at most: 1 % of noise at each frequency."""
 
 
 def make_reference(
@@ -29,7 +37,8 @@ def make_reference(
         images: what a fitted reference is fitted to; of the network's input shape.
 
     Raises:
-        SettingsError: if a fitted reference is asked for without images, or for images too large.
+        SettingsError: if a fitted reference is asked for without images, or with images that are smaller than ``shape``
+            or have other channels.
     """
     if settings.reference == "white":
         return WhiteNoise(shape, settings.sigma)
@@ -38,12 +47,18 @@ def make_reference(
     if images is None:
         raise SettingsError("reference = 'fitted' without a data set", where="reference",
                             right="give --data as well, or the reference white or power-law")  # fmt: skip
-    if shape[0] * shape[1] * shape[2] > _LARGEST_FIT:
-        raise SettingsError(f"reference = 'fitted' for images of shape {shape}", where="reference",
-                            right=f"fit images of at most {_LARGEST_FIT} values, or take power-law")  # fmt: skip
-    patches = _patches(images.images, shape).float() / 255
+    if images.shape[0] != shape[0] or images.shape[1] < shape[1] or images.shape[2] < shape[2] or not len(images):
+        raise SettingsError(f"a reference of shape {shape} for {len(images)} images of shape {images.shape}",
+                            where="reference", right="give images of that size or larger, or power-law")  # fmt: skip
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (network.mean, network.std))
-    return Fitted.of((patches - mean) / std, floor=settings.floor, scale=settings.scale)
+    patches = _patches(images.images, shape)
+
+    def to_input(pixels: Tensor) -> Tensor:
+        return (pixels.float() / 255 - mean) / std
+
+    if math.prod(shape) <= _LARGEST_COVARIANCE:
+        return Fitted.of(to_input(patches), floor=settings.floor, scale=settings.scale)
+    return FittedSpectrum.of(patches[:_SPECTRUM_IMAGES], floor=settings.floor, scale=settings.scale, to_input=to_input)
 
 
 def _patches(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
@@ -52,9 +67,10 @@ def _patches(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
         return images
     generator = torch.Generator().manual_seed(0)
     _, height, width = shape
-    which = torch.randint(len(images), (_PATCHES,), generator=generator)
-    top = torch.randint(images.shape[2] - height + 1, (_PATCHES,), generator=generator)
-    left = torch.randint(images.shape[3] - width + 1, (_PATCHES,), generator=generator)
+    count = max(1, min(_PATCHES, _PATCH_VALUES // math.prod(shape)))
+    which = torch.randint(len(images), (count,), generator=generator)
+    top = torch.randint(images.shape[2] - height + 1, (count,), generator=generator)
+    left = torch.randint(images.shape[3] - width + 1, (count,), generator=generator)
     rows = (top[:, None] + torch.arange(height))[:, None, :, None]
     columns = (left[:, None] + torch.arange(width))[:, None, None, :]
     channels = torch.arange(shape[0])[None, :, None, None]

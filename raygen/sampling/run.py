@@ -11,6 +11,7 @@ from itertools import groupby
 import pyarrow.compute as pc
 
 from raygen.data import ImageSet, hash_images
+from raygen.errors import ScoreError
 from raygen.networks import Network, Node
 from raygen.sampling.planning import plan_units
 from raygen.sampling.settings import SamplingSettings
@@ -160,15 +161,19 @@ def sample_unit(
 
 
 def sample_here(run: Run, sampler: UnitSampler, on_progress: Callable[[FarmReport], None]) -> FarmReport:
-    """Sample, in this process and without Ray, what a run still lacks."""
+    """Sample, in this process and without Ray, what a run still lacks; units that cannot be sampled are set aside."""
     units, done = run.units(), run.done()
     start = time.monotonic()
     reports: list[UnitReport] = []
+    set_aside: dict[str, str] = {}
 
     def report(*running: UnitProgress) -> FarmReport:
-        return FarmReport(len(units), len(done), tuple(reports), running, 1, {}, time.monotonic() - start)
+        return FarmReport(len(units), len(done), tuple(reports), running, 1, set_aside, time.monotonic() - start)
 
     for unit in (unit for unit in units if unit.name not in done):
-        reports.append(sample_unit(run, sampler, unit, lambda progress: on_progress(report(progress))))
+        try:
+            reports.append(sample_unit(run, sampler, unit, lambda progress: on_progress(report(progress))))
+        except ScoreError as error:
+            set_aside[unit.name] = str(error)
         on_progress(report())
     return report()

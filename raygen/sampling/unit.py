@@ -9,6 +9,7 @@ import pyarrow as pa
 import torch
 
 from raygen.data import ImageSet
+from raygen.errors import ScoreError
 from raygen.hmc import (
     ChainState,
     Diagnostics,
@@ -54,7 +55,7 @@ class UnitSampler:
         settings: what decides the samples.
         images: what a fitted reference is fitted to; of the network's input shape.
         device: where the chains live.
-        profile: by layer, settings that go before the others.
+        profile: by layer, contrast, tilt or step size that go before the settings'.
     """
 
     def __init__(
@@ -79,9 +80,18 @@ class UnitSampler:
         """Return the samples of a unit, of schema ``SAMPLES``.
 
         Raises:
-            ScoreError: if a node's score is not finite, or has no gradient, where its chains start.
+            ScoreError: naming the node, if its score is not finite, or has no gradient, where its chains start.
         """
-        settings = self._settings.model_copy(update=dict(self._profile.get(unit.layer, {})))
+        try:
+            return self._sample(unit, on_progress)
+        except ScoreError as error:
+            if error.row is None:
+                raise
+            node = _nodes(unit)[error.row // unit.chains]
+            raise ScoreError(error.what, where=f"node {node}", right=error.right) from None
+
+    def _sample(self, unit: Unit, on_progress: Callable[[UnitProgress], None] | None) -> pa.Table:
+        settings = _with_profile(self._settings, self._profile.get(unit.layer, {}))
         kernel = settings.make_kernel()
         report = _Reporter(settings.warm_up + settings.iterations, on_progress)
         scores = self._scores(unit)
@@ -89,9 +99,8 @@ class UnitSampler:
         shape = target.reference.shape
         streams = Streams(tuple(f"{settings.seed}/{node}" for node in _nodes(unit)), unit.chains, self._device)
         state = kernel.init(target, streams.start(shape))
-        warm = begin(
-            settings.make_warm_up(), kernel, state, _tilt_rule(settings, len(unit.channels), target.reference, state)
-        )
+        rule = _tilt_rule(settings, len(unit.channels), target.reference, state)
+        warm = begin(settings.make_warm_up(), kernel, state, rule)
         state, parameters = warm_up(
             settings.make_warm_up(), kernel, target, streams, warm,
             on_step=lambda _, info: report(float(info.acceptance.mean())),
@@ -167,6 +176,12 @@ class _Reporter:
         self._made += 1
         if self._on_progress is not None:
             self._on_progress(UnitProgress(self._made / self._total, acceptance))
+
+
+def _with_profile(settings: SamplingSettings, profile: Mapping[str, float]) -> SamplingSettings:
+    # The profile's contrast goes before a tilt given for all layers.
+    update = {"tilt": None, **profile} if "contrast" in profile else dict(profile)
+    return settings.model_copy(update=update)
 
 
 def _tilt_rule(settings: SamplingSettings, nodes: int, reference: Reference, state: ChainState) -> TiltRule:

@@ -2,18 +2,31 @@
 
 from raygen.tilting.contrast import ContrastTilt, FixedTilt, signal
 from raygen.tilting.density import Score, WhitenedScore
-from raygen.tilting.references import Fitted, PowerLaw, Reference, WhiteNoise
+from raygen.tilting.references import (
+    Fitted,
+    FittedSpectrum,
+    PowerLaw,
+    Provenance,
+    Reference,
+    WhiteNoise,
+    load_reference,
+    save_reference,
+)
 from raygen.tilting.settings import TiltingSettings
 
 __all__ = [
     "ContrastTilt",
     "Fitted",
+    "FittedSpectrum",
     "FixedTilt",
     "PowerLaw",
+    "Provenance",
     "Reference",
     "Score",
     "TiltingSettings",
     "WhiteNoise",
     "WhitenedScore",
+    "load_reference",
+    "save_reference",
     "signal",
 ]

@@ -58,13 +58,18 @@ class ContrastTilt:
         """Begin from the gradients at the chains' starts, shape (nodes * chains, ...).
 
         Raises:
-            ScoreError: if no chain of a node has a gradient: no tilt can move it.
+            ScoreError: if no chain of a node has a gradient, so that no tilt can move it, or one that is not finite.
         """
         first = signal(gradient, reference).view(nodes, -1).mean(1)
-        if not bool((first > 0).all()):
-            node = int((first <= 0).nonzero()[0])
-            raise ScoreError(f"node {node} of the batch has no gradient at any chain's start", where="tilt",
-                             right="leave dead nodes out, or give the tilt as a number")  # fmt: skip
+        usable = (first > 0) & first.isfinite()
+        if not bool(usable.all()):
+            node = int((~usable).nonzero()[0])
+            raise ScoreError(
+                f"no gradient that a tilt could follow (mean square {first[node].item():g}) where its chains start",
+                where=f"node {node} of the batch",
+                right="leave dead nodes out, or give the tilt as a number",
+                row=node * (len(gradient) // nodes),
+            )
         return cls(contrast, reference, first)
 
     @property
@@ -79,5 +84,6 @@ class ContrastTilt:
         now = torch.where(rows.isfinite(), rows, self.mean_signal[:, None]).mean(1)
         count = self.count + 1
         weight = (1 + _DECAY) / (count + 1 + _DECAY)
-        mean = (1 - weight) * self.mean_signal + weight * now  # falls by no more than half in one step
+        # A chain in a flat place says little: the mean never falls by more than half in one step.
+        mean = ((1 - weight) * self.mean_signal + weight * now).clamp(min=0.5 * self.mean_signal)
         return replace(self, mean_signal=mean, count=count)

@@ -1,6 +1,7 @@
 """The maps of position and momentum: reversible, volume preserving, of second order, with the work they claim."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def test_the_energy_error_falls_with_the_square_of_the_step(name):
     for steps in counts:
         made = INTEGRATORS[name](target, state, momentum, parameters(64, 1.2 / steps, 1.0), steps)
         errors.append((energy(made.end, made.momentum, 1.0) - energy(state, momentum, 1.0)).abs().mean().log().item())
-    slopes = [(a - b) / math.log(2) for a, b in zip(errors, errors[1:], strict=False)]
+    slopes = [(a - b) / math.log(2) for a, b in pairwise(errors)]
     assert slopes == pytest.approx([2, 2, 2], abs=0.05)
 
 

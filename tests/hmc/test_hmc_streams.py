@@ -69,7 +69,8 @@ def test_momenta_are_standard_normal_and_the_rest_is_uniform(dtype):
     assert (pairs[0] * pairs[1]).mean().abs() < 5 / len(pairs[0]) ** 0.5
     for name in ("acceptance", "jitter"):
         uniform = torch.stack([getattr(part, name) for part in noise]).double()
-        assert 0 <= uniform.min() and uniform.max() < 1
+        assert uniform.min() >= 0
+        assert uniform.max() < 1
         assert uniform.mean().item() == pytest.approx(0.5, abs=5 * (1 / 12 / uniform.numel()) ** 0.5)
         assert uniform.var().item() == pytest.approx(1 / 12, abs=5 * (1 / 180 / uniform.numel()) ** 0.5)
     both = torch.stack([torch.stack([part.acceptance, part.jitter]) for part in noise]).double() - 0.5

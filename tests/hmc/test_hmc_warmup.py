@@ -41,12 +41,14 @@ class Steered:
 
 @dataclass(frozen=True)
 class Noting(Kernel):
-    """The kernel, which notes the parameters of each step."""
+    """The kernel, which notes the parameters and the noise of each step."""
 
     used: list = field(default_factory=list)
+    heard: list = field(default_factory=list)
 
     def step(self, state, parameters, score, noise):
         self.used.append(parameters)
+        self.heard.append(noise)
         return super().step(state, parameters, score, noise)
 
 
@@ -183,6 +185,13 @@ def test_the_tilt_rises_then_learns_then_freezes():
     torch.testing.assert_close(found.tilt, each * 2.5)
 
 
+def test_every_iteration_has_its_own_noise():
+    kernel = Noting("rotation", 2)
+    warmed(WarmUp(20), kernel, ridges(3), still(2), nodes=2, chains=3, shape=(3,))
+    for iteration, noise in enumerate(kernel.heard):
+        assert torch.equal(noise.momentum, streams(3, "0", "1").noise(iteration, (3,)).momentum)
+
+
 def test_the_step_size_is_sought_anew_once_the_tilt_is_frozen():
     states = []
     warmed(WarmUp(20), Kernel("rotation", 2), ridges(3), Climbing(1), nodes=1, chains=3, shape=(3,),
@@ -244,7 +253,10 @@ def test_langevin_is_one_leapfrog_step():
 
 
 def test_settings_name_the_gradients_that_a_chain_costs():
-    settings, target = HmcSettings(steps=3, warm_up=5, draws=2, thin=2), quadratic(torch.eye(3, dtype=torch.float64))
+    settings, target = (
+        HmcSettings(steps=3, warm_up=5, draws=2, thin=2),
+        quadratic(torch.eye(3, dtype=torch.float64)),
+    )
     kernel, noise = settings.make_kernel(), streams(2, "0")
     chains = kernel.init(target, noise.start((3,)))
     target.both = 0

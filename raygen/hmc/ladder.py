@@ -1,0 +1,216 @@
+"""Ladders of tilts from the reference to a target, for annealed importance sampling: found by a pilot, then fixed.
+
+The pilot's chains are others than those that are weighted later. So tilts and step sizes are constants to the latter,
+every rung's kernel leaves its own distribution invariant, and the mean weight is an unbiased estimate of Z.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raygen.errors import SettingsError
+from raygen.hmc.kernel import Kernel
+from raygen.hmc.state import ChainState, Parameters, ScoreFunction
+from raygen.hmc.streams import Streams
+
+_PILOT_KEPT = 0.5
+"""Effective sample size that a rung of the pilot keeps. Few and far rungs are enough: the ladder interpolates them."""
+
+_PILOT_MOVES = 8
+"""Steps of the pilot on a rung, in which its chains catch up and its step size settles."""
+
+_GAIN = 0.5
+"""Change of the log step size per unit of acceptance; constant, since the target moves from rung to rung."""
+
+_SHORTEST = 1e-6
+"""Length of a rung that costs nothing, as of a constant score: positions along a ladder must differ."""
+
+
+@dataclass(frozen=True)
+class Annealing:
+    """How to go from the reference to the tilt.
+
+    Attributes:
+        kept: fraction of the effective sample size that each rung of the weighted run keeps, in 0..1.
+        moves: steps of the kernel on each rung.
+        rungs: of every node's ladder; where not given, as many as ``kept`` takes.
+        acceptance: rate that step sizes are adapted to.
+        step_size: a fixed step size, or None to have it adapted.
+        limit: rungs of the pilot at most.
+    """
+
+    kept: float = 0.99
+    moves: int = 1
+    rungs: int | None = None
+    acceptance: float = 0.8
+    step_size: float | None = None
+    limit: int = 10_000
+
+    def __post_init__(self) -> None:
+        for name, value, fine, right in (
+            ("kept", self.kept, 0 < self.kept < 1, "give a fraction above 0 and below 1"),
+            ("acceptance", self.acceptance, 0 < self.acceptance < 1, "give a rate above 0 and below 1"),
+            ("moves", self.moves, self.moves >= 1, "give at least 1"),
+            ("rungs", self.rungs, self.rungs is None or self.rungs >= 1, "give at least 1"),
+            ("step_size", self.step_size, self.step_size is None or 0 < self.step_size < math.inf,
+             "give a finite number above 0"),
+            ("limit", self.limit, self.limit >= 1, "give at least 1"),
+        ):  # fmt: skip
+            if not fine:
+                raise SettingsError(f"{name} = {value} is not possible", where="annealing", right=right)
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Tilts to be passed one after the other, and the step size at each.
+
+    Attributes:
+        tilt: shape (nodes, T + 1), float64, from 0 to each node's b; never falls, and ends with repetitions of b where
+            another node's ladder is longer.
+        step_size: shape (nodes, T + 1), float64; of the moves at the tilt of the same index.
+        gradients: of one chain of the pilot that found it; 0 for a given ladder.
+    """
+
+    tilt: Tensor
+    step_size: Tensor
+    gradients: int = 0
+
+
+def find_ladder(
+    plan: Annealing, kernel: Kernel, score: ScoreFunction, streams: Streams, tilt: Tensor, shape: tuple[int, ...]
+) -> Ladder:
+    """Find each node's ladder and step sizes with pilot chains.
+
+    A rung of the pilot goes as far as half of the effective sample size of its chains' next weights allows, estimated
+    before each move. The length of a rung, the root of the log of what it costs, adds up along the path; the
+    ladder's rungs divide that length evenly, so each costs the same. A node's ladder does not depend on the others.
+
+    Args:
+        plan: how fine, and how step sizes are adapted.
+        kernel: what moves the chains.
+        score: f, of nodes * chains rows.
+        streams: those of the weighted run; the pilot derives its own.
+        tilt: b of each node, shape (nodes,).
+        shape: of one position.
+
+    Raises:
+        SettingsError: if a tilt is not above 0 and finite, or the pilot does not arrive within the plan's limit.
+    """
+    end = _checked(tilt)
+    pilot = replace(streams, keys=tuple(f"{key}/log Z/pilot" for key in streams.keys))
+    chains = at_rest(score, pilot.start(shape))
+    # The search starts at the largest step: too long a step shrinks at once, too short a one grows slowly.
+    log_step = torch.full_like(end, math.log(plan.step_size or _largest_step(kernel)))
+    now, length = torch.zeros_like(end), torch.zeros_like(end)
+    chains, log_step = _settle(plan, kernel, score, pilot, chains, now, log_step, 0)
+    knots = [(length, now, log_step)]
+    while bool((now < end).any()):
+        if len(knots) > plan.limit:
+            node = int((now < end).nonzero()[0])
+            raise SettingsError(
+                f"{plan.limit} rungs brought node {node} from tilt 0 to {now[node]:g} of {end[node]:g}",
+                where="annealing", right="give a smaller tilt, a higher limit, or a kernel of more steps")  # fmt: skip
+        stride, cost = _stride(chains.score.double().view(len(end), -1), end - now)
+        now = torch.where(stride < end - now, now + stride, end)
+        length = length + cost.clamp(min=_SHORTEST)
+        chains, log_step = _settle(plan, kernel, score, pilot, chains, now, log_step, len(knots))
+        knots.append((length, now, log_step))
+    lengths, tilts, log_steps = (torch.stack(column, dim=1) for column in zip(*knots, strict=True))
+    return _divide(plan, lengths, tilts, log_steps, gradients=len(knots) * _PILOT_MOVES * kernel.steps)
+
+
+def at_rest(score: ScoreFunction, position: Tensor) -> ChainState:
+    """Return chains at ``position``, finite or not: a chain without a finite score has no weight and never moves."""
+    return ChainState(position, *score.value_and_gradient(position))
+
+
+def _checked(tilt: Tensor) -> Tensor:
+    fine = tilt.isfinite() & (tilt > 0)
+    if not bool(fine.all()):
+        node = int((~fine).nonzero()[0])
+        raise SettingsError(f"tilt = {tilt[node].item():g} of node {node}", where="tilt",
+                            right="give a finite number above 0")  # fmt: skip
+    return tilt.double()
+
+
+def _largest_step(kernel: Kernel) -> float:
+    # A rotation by more than a right angle turns back; the kernel divides its step by the root of the mass.
+    return math.pi / 2 / kernel.steps * math.sqrt(kernel.mass)
+
+
+def _settle(
+    plan: Annealing,
+    kernel: Kernel,
+    score: ScoreFunction,
+    pilot: Streams,
+    chains: ChainState,
+    tilt: Tensor,
+    log_step: Tensor,
+    rung: int,
+) -> tuple[ChainState, Tensor]:
+    """Move the pilot on one rung while its step sizes follow; return both."""
+    nodes, like = len(tilt), chains.score
+    tilts = tilt.repeat_interleave(pilot.chains).to(like)
+    alive = like.isfinite().view(nodes, -1)
+    for move in range(_PILOT_MOVES):
+        steps = log_step.exp().repeat_interleave(pilot.chains).to(like)
+        noise = pilot.noise(rung * _PILOT_MOVES + move, chains.position.shape[1:])
+        chains, info = kernel.step(chains, Parameters(steps, tilts), score, noise)
+        if plan.step_size is None:
+            # A chain without a finite score accepts nothing, whatever the step size.
+            accepted = (info.acceptance.double().view(nodes, -1) * alive).sum(1) / alive.sum(1).clamp(min=1)
+            log_step = (log_step + _GAIN * (accepted - plan.acceptance)).clamp(max=math.log(_largest_step(kernel)))
+    return chains, log_step
+
+
+def _stride(scores: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how far each node's next rung goes, at most ``room`` (nodes,), and its length in rungs of the pilot."""
+    low, high = torch.zeros_like(room), room
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        fine = kept_fraction(scores, middle) >= _PILOT_KEPT
+        low, high = torch.where(fine, middle, low), torch.where(fine, high, middle)
+    stride = torch.where(kept_fraction(scores, room) >= _PILOT_KEPT, room, low)
+    # Of a normal score with deviation s, a rung d keeps exp(-s^2 d^2): its length s d is the root of that logarithm.
+    return stride, (kept_fraction(scores, stride).log() / math.log(_PILOT_KEPT)).clamp(min=0).sqrt()
+
+
+def kept_fraction(scores: Tensor, rung: Tensor) -> Tensor:
+    """Return the effective sample size of the weights exp(rung * score), over the number of chains with a score.
+
+    Args:
+        scores: shape (nodes, chains), float64.
+        rung: difference of tilts, shape (nodes,), above 0.
+
+    Returns:
+        Shape (nodes,), above 0 to 1; 1 where no chain has a finite score.
+    """
+    finite = scores.isfinite()
+    log_weight = torch.where(finite, rung[:, None] * torch.where(finite, scores, 0), -math.inf)
+    log_ess = 2 * log_weight.logsumexp(1) - (2 * log_weight).logsumexp(1)
+    return (log_ess - finite.sum(1).log()).exp().nan_to_num(nan=1.0)
+
+
+def _divide(plan: Annealing, lengths: Tensor, tilts: Tensor, log_steps: Tensor, *, gradients: int) -> Ladder:
+    """Return the ladder that divides each node's path, given at its knots (nodes, K), evenly."""
+    finer = math.sqrt(math.log(_PILOT_KEPT) / math.log(plan.kept))
+    arrived = (tilts < tilts[:, -1:]).sum(1)  # the first knot at the target
+    rows: list[tuple[Tensor, Tensor]] = []
+    for node, last in enumerate(arrived.tolist()):
+        path, *values = (column[node, : last + 1].cpu().numpy() for column in (lengths, tilts, log_steps))
+        rungs = plan.rungs or max(1, math.ceil(finer * float(path[-1])))
+        even = np.linspace(0, path[-1], rungs + 1)
+        tilt, log_step = (torch.from_numpy(np.interp(even, path, value)) for value in values)
+        rows.append((tilt, log_step.exp()))
+    longest = max(len(tilt) for tilt, _ in rows)
+    tilt, step_size = (torch.stack([_pad(row[part], longest) for row in rows]).to(tilts.device) for part in (0, 1))
+    return Ladder(tilt, step_size, gradients)
+
+
+def _pad(row: Tensor, length: int) -> Tensor:
+    return torch.cat([row, row[-1:].expand(length - len(row))])

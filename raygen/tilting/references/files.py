@@ -1,0 +1,113 @@
+"""A reference as a file: its tensors, and in the header what it is and which images it was fitted to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from raygen.errors import ScoreError, StoreError
+from raygen.tilting.references.base import Reference
+from raygen.tilting.references.fitted import Fitted
+from raygen.tilting.references.power_law import PowerLaw
+from raygen.tilting.references.spectrum import FittedSpectrum
+from raygen.tilting.references.white import WhiteNoise
+
+_FORMAT = "raygen-reference-1"
+_KINDS: Mapping[str, type[Any]] = MappingProxyType(
+    {"white": WhiteNoise, "power-law": PowerLaw, "fitted": Fitted, "fitted-spectrum": FittedSpectrum}
+)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a reference was fitted to.
+
+    Attributes:
+        data_set: its name.
+        data_hash: SHA-256 (hex) of its pixels.
+        images: how many the fit saw.
+        shape: (C, H, W) of the data set's images, of which the reference may be of a part.
+    """
+
+    data_set: str
+    data_hash: str
+    images: int
+    shape: tuple[int, int, int]
+
+
+def save_reference(path: Path | str, reference: Reference, provenance: Provenance | None = None) -> None:
+    """Write a reference as a safetensors file, whole or not at all.
+
+    Args:
+        path: of the file; its folder exists.
+        reference: one of raygen's own.
+        provenance: what it was fitted to; None for one that was not.
+
+    Raises:
+        StoreError: if the file cannot be written.
+    """
+    kind = next(name for name, type_ in _KINDS.items() if type(reference) is type_)
+    fields = {field.name: getattr(reference, field.name) for field in dataclasses.fields(_KINDS[kind])}
+    tensors = {name: value.cpu().contiguous() for name, value in fields.items() if isinstance(value, Tensor)}
+    values = {name: value for name, value in fields.items() if not isinstance(value, Tensor)}
+    metadata = {"format": _FORMAT, "kind": kind, "values": json.dumps(values)}
+    if provenance is not None:
+        metadata["provenance"] = json.dumps(dataclasses.asdict(provenance))
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        save_file(tensors, unfinished, metadata)
+        unfinished.replace(path)
+    except (OSError, SafetensorError) as error:
+        unfinished.unlink(missing_ok=True)
+        raise StoreError(f"cannot be written ({error})", where=str(path), right="give a file in a folder that exists "
+                         "and may be written to") from error  # fmt: skip
+
+
+def load_reference(path: Path | str, shape: tuple[int, int, int] | None = None) -> tuple[Reference, Provenance | None]:
+    """Read a reference, on the CPU, with what it was fitted to.
+
+    Args:
+        path: of the file.
+        shape: (C, H, W) that it must have; any, where not given.
+
+    Raises:
+        StoreError: if the file cannot be read or holds no reference.
+        ScoreError: if the reference is of another shape.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
+        reference = _rebuilt(metadata, tensors)
+        known = json.loads(metadata["provenance"]) if "provenance" in metadata else None
+        provenance = None if known is None else Provenance(**known | {"shape": tuple(known["shape"])})
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, ScoreError) as error:
+        raise StoreError(f"is no reference that can be read ({error})", where=str(path),
+                         right="give a file that save_reference has written") from error  # fmt: skip
+    if shape is not None and reference.shape != tuple(shape):
+        raise ScoreError(f"a reference of shape {reference.shape} for images of shape {tuple(shape)}", where=str(path),
+                         right="fit one to images of that shape")  # fmt: skip
+    return reference, provenance
+
+
+def _rebuilt(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Reference:
+    if metadata.get("format") != _FORMAT:
+        raise ValueError(f"its format is {metadata.get('format')!r}")
+    values = json.loads(metadata["values"])
+    reference: Reference = _KINDS[metadata["kind"]](**values | {"shape": tuple(values["shape"])}, **tensors)
+    # What a fault in a tensor's size or values would spoil.
+    image = reference.image(torch.ones((1, *reference.shape)))
+    if image.shape != (1, *reference.shape) or not bool(image.isfinite().all()):
+        raise ValueError("its tensors do not fit its shape, or are not finite")
+    return reference

@@ -1,0 +1,210 @@
+"""A run: begun, interrupted, taken up again, and never lost."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from raygen.data import ImageSet
+from raygen.errors import StoreError
+from raygen.networks import NetworkSettings, list_layers, load_network, parse_nodes, wrap_network
+from raygen.sampling import (
+    FarmReport,
+    SamplingSettings,
+    UnitProgress,
+    UnitReport,
+    UnitSampler,
+    begin_run,
+    sample_here,
+    sample_unit,
+)
+from raygen.store import Run
+
+LENET = load_network(NetworkSettings(weights="random"))
+FEW = SamplingSettings(steps=2, warm_up=4, chains=2, draws=2, thin=2, sigma=1.0, tilt=3.0, batch=4)
+NODES = "conv1:0-2 ip2:1-3 conv1:0@3,4"
+
+
+def shades(value):
+    images = torch.full((4, 1, 28, 28), value, dtype=torch.uint8)
+    return ImageSet("shades", images, torch.zeros(4, dtype=torch.int64), ("one",))
+
+
+def renormalised(network):
+    return replace(network, mean=(0.5,))
+
+
+class StoppedError(Exception):
+    pass
+
+
+def begin(place, *, nodes=NODES, settings=FEW, network=LENET, **options):
+    asked = parse_nodes(nodes, network, list_layers(network))
+    return begin_run(str(place), network, asked, settings, **{"images": None, "about": {}, **options})
+
+
+def sampler(network=LENET, settings=FEW):
+    return UnitSampler(network, settings, None, torch.device("cpu"))
+
+
+def tables(run):
+    return {unit.name: run.samples(unit) for unit in run.units()}
+
+
+def ignore(report):
+    pass
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    run = begin(tmp_path_factory.mktemp("run") / "whole")
+    report = sample_here(run, sampler(), ignore)
+    return run, report
+
+
+def test_a_run_holds_the_samples_of_every_node(undisturbed):
+    run, report = undisturbed
+    assert run.done() == {unit.name for unit in run.units()} and len(run.units()) == 5
+    assert {(table["layer"][0].as_py(), table.num_rows) for table in tables(run).values()} == {
+        ("conv1", 8), ("conv1", 4), ("ip2", 8), ("ip2", 4)}  # fmt: skip
+    nodes = [node for table in tables(run).values() for node in table["node"].unique().to_pylist()]
+    assert nodes == ["conv1:0", "conv1:1", "conv1:2", "ip2:1", "ip2:2", "ip2:3", "conv1:0@3,4"]
+    assert (report.done, report.before, report.fraction, report.running) == (5, 0, 1.0, ())
+
+
+def test_a_units_report_counts_what_was_written(undisturbed):
+    run, report = undisturbed
+    first = report.reports[0]
+    assert first.unit == "conv1-00000" and first.samples == 8 and first.nodes == 2
+    assert first.gradients == 2 * 2 * FEW.gradients
+    table = run.samples(run.units()[0])
+    rates = table.filter([draw == 0 for draw in table["draw"].to_pylist()])["acceptance_rate"].to_pylist()
+    assert first.acceptance == pytest.approx(sum(rates) / len(rates))
+    assert first.converged == 0
+
+
+@pytest.mark.parametrize("trajectories", [0, 5], ids=["between units", "within a unit"])
+def test_a_run_stopped_and_started_again_ends_with_the_same_samples(tmp_path, undisturbed, trajectories):
+    seen = []
+
+    def stop(report):
+        if report.done == 2:
+            seen.append(report)
+        if len(seen) > trajectories:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        sample_here(begin(tmp_path / "run"), sampler(), stop)
+    run = begin(tmp_path / "run")
+    assert len(run.done()) == 2
+    before = {name: run.location.read(name) for name in ("run.json", "plan.parquet", run.units()[0].path)}
+    report = sample_here(run, sampler(), ignore)
+    assert (report.before, len(report.reports), report.done) == (2, 3, 5)
+    expected = tables(undisturbed[0])
+    assert all(table.equals(expected[name]) for name, table in tables(run).items())
+    assert before == {name: run.location.read(name) for name in before}
+
+
+def test_the_order_of_the_units_decides_nothing(tmp_path, undisturbed):
+    run, one = begin(tmp_path / "run"), sampler()
+    for unit in reversed(run.units()):
+        sample_unit(run, one, unit)
+    expected = tables(undisturbed[0])
+    assert all(table.equals(expected[name]) for name, table in tables(run).items())
+
+
+def test_a_finished_run_is_not_sampled_again(undisturbed):
+    run, _ = undisturbed
+    stamps = {unit.path: run.location.filesystem.get_file_info(f"{run.location.root}/{unit.path}").mtime_ns
+              for unit in run.units()}  # fmt: skip
+    report = sample_here(run, sampler(), ignore)
+    assert (report.before, report.reports, report.fraction) == (5, (), 1.0)
+    for path, stamp in stamps.items():
+        assert run.location.filesystem.get_file_info(f"{run.location.root}/{path}").mtime_ns == stamp
+
+
+def test_progress_never_falls_and_ends_at_the_whole(tmp_path):
+    fractions, seen = [], []
+    sample_here(
+        begin(tmp_path / "run"), sampler(), lambda report: (fractions.append(report.fraction), seen.append(report))
+    )
+    assert fractions == sorted(fractions) and fractions[-1] == pytest.approx(1)
+    assert len(fractions) == 5 * (8 + 1)
+    assert all(report.seconds_left is not None and report.seconds_left >= 0 for report in seen)
+    assert all(0 <= report.acceptance <= 1 for report in seen)
+
+
+@pytest.mark.parametrize(("change", "named"), [
+    ({"settings": FEW.model_copy(update={"seed": 8})}, "settings.seed is 0, now 8"),
+    ({"settings": FEW.model_copy(update={"step_size": 0.5})}, "settings.step_size is null, now 0.5"),
+    ({"nodes": "conv1:0-3"}, "nodes is"),
+    ({"network": load_network(NetworkSettings(weights="random"), seed=1)}, "weights_hash is"),
+    ({"images": shades(3)}, 'data is null, now "shades"'),
+    ({"network": renormalised(LENET)}, "mean is [0.0], now [0.5]"),
+    ({"profile": {"ip2": {"tilt": 2.0}}}, "profile.ip2 is null"),
+], ids=lambda value: value if isinstance(value, str) else "")  # fmt: skip
+def test_another_request_in_the_same_place_is_refused_by_name(tmp_path, change, named):
+    run = begin(tmp_path / "run")
+    before = run.location.read("run.json")
+    with pytest.raises(StoreError, match="another run") as caught:
+        begin(tmp_path / "run", **change)
+    assert named in str(caught.value) and "\n" not in str(caught.value)
+    assert run.location.read("run.json") == before
+
+
+def test_other_images_of_the_same_name_are_another_run(tmp_path):
+    begin(tmp_path / "run", images=shades(3))
+    begin(tmp_path / "run", images=shades(3))
+    with pytest.raises(StoreError, match="data_hash is"):
+        begin(tmp_path / "run", images=shades(4))
+
+
+def test_the_same_request_under_other_versions_is_the_same_run(tmp_path):
+    assert (
+        begin(tmp_path / "run", about={"torch": "1"}).units() == begin(tmp_path / "run", about={"torch": "2"}).units()
+    )
+
+
+def test_the_request_says_all_that_decides_the_samples(tmp_path):
+    request = Run.open(begin(tmp_path / "run").location.text).request["request"]
+    assert set(request["settings"]) == set(SamplingSettings.model_fields)
+    assert request["nodes"] == NODES and request["weights_hash"] == LENET.weights_hash
+
+
+@pytest.mark.parametrize("weight", [math.nan, 0.0])
+def test_a_node_that_cannot_be_sampled_sets_its_unit_aside_with_a_line_and_loses_nothing(tmp_path, weight):
+    network = wrap_network(LENET.module, name="lenet", input_shape=(1, 28, 28), class_names=tuple("0123456789"))
+    with torch.no_grad():
+        network.module.ip2.weight[3] = weight
+    settings = FEW.model_copy(update={"tilt": None, "contrast": 1.0})
+    run = begin(tmp_path / "run", network=network, settings=settings)
+    report = sample_here(run, sampler(network, settings), ignore)
+    (unit,) = report.set_aside
+    assert "node ip2:3" in report.set_aside[unit] and "\n" not in report.set_aside[unit]
+    assert run.done() == {each.name for each in run.units()} - {unit}
+    assert all(run.samples(unit).num_rows > 0 for unit in run.units() if unit.name in run.done())
+    names = run.location.names("samples", recursive=True)
+    assert len(names) == len(run.units()) - 1 and not any("tmp" in name for name in names)
+
+
+# ---- reports
+
+
+def unit_report(acceptance):
+    return UnitReport("u", 8, 100, acceptance, 2, 1, 3.0)
+
+
+def test_a_report_counts_units_in_hand_in_part():
+    report = FarmReport(8, 2, (unit_report(0.5),), (UnitProgress(0.5, 0.9), UnitProgress(0.25, 0.1)), 2, {}, 70.0)
+    assert report.done == 3 and report.fraction == pytest.approx(3.75 / 8)
+    # 1.75 units in 70 s leave 4.25 units, or 170 s.
+    assert report.seconds_left == pytest.approx(170)
+    assert report.acceptance == 0.5
+
+
+def test_a_report_before_anything_is_known():
+    report = FarmReport(8, 2, (), (UnitProgress(0.0, math.nan),), 1, {}, 5.0)
+    assert report.seconds_left is None and report.acceptance is None
+    assert FarmReport(8, 0, (), (UnitProgress(0.1, 0.75),), 1, {}, 5.0).acceptance == 0.75
+    assert FarmReport(0, 0, (), (), 0, {}, 0.0).fraction == 0
