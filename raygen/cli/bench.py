@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import click
 
-from raygen.bench import Result, SamplerBenchSettings, bench_sampler
+from raygen.bench import KernelsBenchSettings, Result, SamplerBenchSettings, bench_kernels, bench_sampler
 from raygen.cli.options import configured
 from raygen.cli.tables import table
 
@@ -26,6 +26,14 @@ def bench() -> None:
 def sampler(settings: SamplerBenchSettings, *, as_json: bool) -> None:
     """Compare the sampler with a bare loop of the same network evaluations, and cheap forces with plain float32."""
     _print(bench_sampler(settings), as_json=as_json)
+
+
+@bench.command()
+@_json
+@configured(KernelsBenchSettings)
+def kernels(settings: KernelsBenchSettings, *, as_json: bool) -> None:
+    """Compare the default kernel with the paper's: gradients until it arrives, and ESS; some ten minutes."""
+    _print(bench_kernels(settings), as_json=as_json)
 
 
 def _print(results: Iterable[Result], *, as_json: bool) -> None:

@@ -70,7 +70,7 @@ class WarmUpState:
 def begin(plan: WarmUp, kernel: Kernel, chains: ChainState, rule: TiltRule) -> WarmUpState:
     """Return the state before the first iteration."""
     nodes, rows = rule.tilt.shape[0], chains.score.shape[0]
-    largest = _ANGLE / kernel.steps
+    largest = _ANGLE / kernel.steps * math.sqrt(kernel.mass)
     # Without a tilt the rotation is exact: its search starts at the largest step and comes down with the annealing.
     # The leapfrog must resolve the reference itself, whose frequency is 1.
     first = plan.step_size or (largest if kernel.integrator == "rotation" else 0.1 * largest)
