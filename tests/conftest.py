@@ -1,5 +1,6 @@
 """Processes that tests start, and all that those start: found again by a mark in their environment, and ended."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -8,7 +9,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,11 +40,12 @@ class Launcher:
             "OMP_NUM_THREADS": "1",
         }
 
-    def start(self, *command: str | Path, **env: str) -> "subprocess.Popen[str]":
+    def start(self, *command: str | Path, **env: str | None) -> "subprocess.Popen[str]":
+        """Start a command; ``env`` goes before the environment, None takes a variable out of it."""
         return subprocess.Popen(
             [str(part) for part in command],
             cwd=ROOT,
-            env=self.env | env,
+            env={name: value for name, value in (self.env | env).items() if value is not None},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -53,7 +55,7 @@ class Launcher:
     def raygen(self, *arguments: str | Path) -> "subprocess.Popen[str]":
         return self.start(sys.executable, "-m", "raygen", *arguments)
 
-    def run(self, *command: str | Path, timeout: float = 240, **env: str) -> "subprocess.CompletedProcess[str]":
+    def run(self, *command: str | Path, timeout: float = 240, **env: str | None) -> "subprocess.CompletedProcess[str]":
         """Wait for a command; return its status and what it said."""
         with self.start(*command, **env) as process:
             try:
@@ -65,16 +67,12 @@ class Launcher:
 
     def alive(self) -> list[int]:
         """The processes that bear the mark, their children and daemons included."""
-        import ray  # noqa: F401  (its wheel brings psutil)
-        import psutil  # isort: skip
-
         found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process.pid)
-            except psutil.Error:
-                continue
+        for folder in Path("/proc").iterdir():
+            # One that has ended, or is another user's, cannot be read.
+            with contextlib.suppress(OSError):
+                if folder.name.isdigit() and f"{MARK}={self.mark}".encode() in (folder / "environ").read_bytes():
+                    found.append(int(folder.name))
         return found
 
     def end(self) -> None:
@@ -82,22 +80,40 @@ class Launcher:
         deadline = time.monotonic() + 30
         while (pids := self.alive()) and time.monotonic() < deadline:
             for pid in pids:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
             time.sleep(0.05)
         assert not self.alive()
 
+    def close(self) -> None:
+        """End them all, and leave nothing behind."""
+        self.end()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def launcher_at() -> Iterator[Callable[[Path], Launcher]]:
+    """Make a launcher whose home is in the folder given; what they started is ended at the end."""
+    if not Path("/proc/self/environ").exists():
+        pytest.skip("processes cannot be found again by their environment here")
+    made: list[Launcher] = []
+
+    def make(folder: Path) -> Launcher:
+        home = folder / "home"
+        home.mkdir()
+        made.append(Launcher(home))
+        return made[-1]
+
+    yield make
+    for launcher in made:
+        launcher.close()
+
 
 @pytest.fixture
-def launcher(tmp_path: Path) -> Iterator[Launcher]:
-    home = tmp_path / "home"
-    home.mkdir()
-    made = Launcher(home)
+def launcher(launcher_at: Callable[[Path], Launcher], tmp_path: Path) -> Iterator[Launcher]:
+    made = launcher_at(tmp_path)
     yield made
-    made.end()
-    shutil.rmtree(made.scratch, ignore_errors=True)
+    made.close()
 
 
 @pytest.fixture(scope="session")

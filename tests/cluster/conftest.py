@@ -1,19 +1,26 @@
-"""One Ray for all tests of the cluster: of this machine alone, on loopback, with two CPUs."""
+"""One Ray for the tests of a module: of this machine alone, on loopback, with two CPUs."""
 
 import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def ray_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One home for every Ray of this process, which keeps the first access token that it reads there."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def cluster(ray_home: Path) -> Iterator[None]:
     # Ray's sockets need a short path, which pytest's folders are not.
     scratch = tempfile.mkdtemp(prefix="rg-")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", scratch)
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("HOME", str(ray_home))
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 2}')

@@ -1,5 +1,6 @@
 """The farm on a real Ray of two CPUs: the same samples as without it, whatever dies or fails."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -104,11 +105,12 @@ class Killer(threading.Thread):
 
         while not self.stop.wait(0.02):
             for child in psutil.Process().children(recursive=True):
-                # Ray names its processes after what they are at.
-                if "ray::SamplingActor.sample" in " ".join(child.cmdline()):
-                    child.kill()
-                    self.killed = child.pid
-                    return
+                with contextlib.suppress(psutil.Error):  # it may have ended meanwhile
+                    # Ray names its processes after what they are at.
+                    if "ray::SamplingActor.sample" in " ".join(child.cmdline()):
+                        child.kill()
+                        self.killed = child.pid
+                        return
 
 
 @pytest.mark.usefixtures("cluster")
@@ -142,7 +144,7 @@ def lenet_with_a_nan(tmp_path_factory: pytest.TempPathFactory, lenet_description
 def test_a_unit_that_fails_hopelessly_is_set_aside_and_named_and_the_others_are_committed(
     lenet_with_a_nan: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UnfinishedError, match=r"1 of 6 units were set aside, conv1-00003; .*conv1:3.*finite") as error:
+    with pytest.raises(UnfinishedError, match=r"1 of 6 .* aside, conv1-00003; .*score.* nan") as error:
         stages.sample(config_of(lenet_with_a_nan, tmp_path / "run"), ignore)
     assert error.value.exit_status == 3
     run = Run.open(str(tmp_path / "run"))

@@ -1,0 +1,146 @@
+"""Help that shows every setting with its default, and configuration by file and by option."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raygen.config import (
+    DemoConfig,
+    GalleryConfig,
+    NodesConfig,
+    PipelineConfig,
+    PretrainConfig,
+    SampleConfig,
+    TuneConfig,
+)
+from raygen.settings import Settings
+
+Call = Callable[..., Any]
+CONFIGS = {
+    "demo": DemoConfig,
+    "pipeline": PipelineConfig,
+    "pretrain": PretrainConfig,
+    "nodes": NodesConfig,
+    "tune": TuneConfig,
+    "sample": SampleConfig,
+    "gallery": GalleryConfig,
+}
+TINY = ("--chains", "2", "--draws", "2", "--thin", "1", "--warm-up", "2", "--steps", "1")
+
+
+def test_the_overview_names_every_command(call: Call) -> None:
+    said = call("--help")
+    assert said.status == 0
+    assert all(re.search(rf"^  {command}  ", said.out, re.MULTILINE) for command in CONFIGS)
+
+
+def test_no_command_shows_the_overview_and_ends_with_2(call: Call) -> None:
+    said = call()
+    assert said.status == 2
+    assert said.err.startswith("Usage: raygen ")
+    assert said.err.strip() == call("--help").out.strip()
+
+
+def test_the_version_is_told(call: Call) -> None:
+    assert re.fullmatch(r"raygen, version \d+\.\d+\.\d+\n", call("--version").out)
+
+
+@pytest.mark.parametrize(("command", "kind"), CONFIGS.items(), ids=CONFIGS)
+def test_help_shows_every_setting_with_its_description_and_its_default(
+    command: str, kind: type[Settings], call: Call
+) -> None:
+    said = call(command, "--help")
+    assert said.status == 0
+    text = " ".join(said.out.split())
+    assert "--config FILE" in text
+    for name, field in kind.model_fields.items():
+        flag = "--" + name.replace("_", "-")
+        # From this option to the next one, which stands at the beginning of a line.
+        entry = re.search(rf"^  {flag}[ /].*?(?=^  -|\Z)", said.out, re.MULTILINE | re.DOTALL)
+        assert entry is not None, flag
+        shown = " ".join(entry[0].split())
+        assert field.description is not None
+        assert " ".join(field.description.split()) in shown
+        assert f"[{default_of(field)}]" in shown
+
+
+def default_of(field: Any) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    special = {None: "not set", True: "default: on", False: "default: off"}
+    for key, text in special.items():
+        if value is key:
+            return text
+    if isinstance(value, tuple):
+        return "default: " + ",".join(map(str, value))
+    return f"default: {value}" if value != {} else "default: none"
+
+
+def test_every_setting_is_described_in_a_short_phrase() -> None:
+    for kind in CONFIGS.values():
+        for name, field in kind.model_fields.items():
+            assert field.description, name
+            assert len(field.description) < 120, name
+            assert not field.description.endswith("."), name
+
+
+def asked(place: str) -> dict[str, Any]:
+    request: dict[str, Any] = json.loads(Path(place, "run.json").read_text())["request"]
+    return request
+
+
+def test_options_override_the_file_and_the_file_overrides_the_defaults(call: Call) -> None:
+    Path("sample.yaml").write_text(
+        "nodes: conv1:0\nout: from-file\nweights: random\nlocal: true\nsigma: 3\nseed: 8\n"
+        "chains: 2\ndraws: 2\nthin: 1\nwarm_up: 2\nsteps: 1\n"
+    )
+    assert call("sample", "--config", "sample.yaml").status == 0
+    assert call("sample", "--config", "sample.yaml", "--out", "from-option", "--sigma", "5", "--no-crop").status == 0
+    first, second = asked("from-file")["settings"], asked("from-option")["settings"]
+    assert (first["sigma"], first["crop"], first["seed"], first["acceptance"]) == (3.0, True, 8, 0.65)
+    assert {name for name in first if first[name] != second[name]} == {"sigma", "crop"}
+    assert (second["sigma"], second["crop"]) == (5.0, False)
+
+
+def test_numbers_lists_and_mappings_are_read_as_yaml_and_text_stays_text(call: Call) -> None:
+    said = call(
+        "nodes", "--weights", "random", "--arguments", "{classes: 7}", "--mean", "0.5", "--std", "[0.25]", "--json"
+    )
+    assert said.status == 0
+    assert json.loads(said.out.splitlines()[-1])["channels"] == 7
+    # A folder called 1e3 is no number.
+    assert call("sample", "--out", "1e3", "--nodes", "conv1:0", "--weights", "random", "--local", *TINY).status == 0
+    assert Path("1e3/run.json").exists()
+
+
+def test_nodes_prints_one_json_object_a_line_and_a_table_for_people(call: Call) -> None:
+    said = call("nodes", "--weights", "random", "--json")
+    assert (said.status, said.err) == (0, "")
+    layers = [json.loads(line) for line in said.out.splitlines()]
+    channels = {layer["name"]: layer["channels"] for layer in layers}
+    assert channels.items() >= {"conv1": 20, "conv2": 50, "ip1": 500, "ip2": 10}.items()
+    assert [layer["name"] for layer in layers if layer["is_classes"]] == ["ip2"]
+    table = call("nodes", "--weights", "random").out.splitlines()
+    assert table[0].split()[:3] == ["layer", "kind", "channels"]
+    assert [line.split()[0] for line in table[1:]] == list(channels)
+
+
+def test_sample_says_what_it_made_and_a_second_time_that_it_was_there(call: Call) -> None:
+    command = ("sample", "--out", "run", "--nodes", "conv1:0-1", "--weights", "random", "--local", *TINY)
+    first = call(*command)
+    assert first.status == 0
+    assert "8 samples of 2 nodes" in first.out
+    assert "raygen gallery --out run" in first.out
+    again = call(*command)
+    assert again.status == 0
+    assert "1 of 1 units were there already" in again.out
+    shown = call("gallery", "--out", "run")
+    assert shown.status == 0
+    assert "8 samples of 2 nodes in 1 layers" in shown.out
+    assert shown.out.splitlines()[-1] == f"open {Path('run/gallery/index.html').absolute().as_uri()}"
+    assert Path("run/gallery/index.html").exists()
