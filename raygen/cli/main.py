@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A user's own "package.module:factory" is found from where the command is given, as with python -m.
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         cli.main(args=None if arguments is None else list(arguments), prog_name="raygen", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -65,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _Terminated:
         print(_STOPPED, file=sys.stderr)  # noqa: T201
         return 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 

@@ -141,26 +141,45 @@ class Farm:
             elif not call.progress:
                 self._lost(call.actor, error)
         else:
-            if call.progress:
-                self._progress[call.actor] = value
-            elif call.unit is None:
-                self._handle(ActorReady(call.actor))
-            elif isinstance(value, str):
-                self._handle(_UnitFailed(call.actor, call.unit, value, hopeless=True))
-            else:
-                self._reports.append(value)
-                self._progress.pop(call.actor, None)  # it is of the unit that is now done
-                self._handle(UnitDone(call.actor, call.unit))
+            self._take(call, value)
+
+    def _take(self, call: _Call, value: Any) -> None:
+        if call.progress:
+            self._progress[call.actor] = value
+        elif call.unit is None:
+            self._handle(ActorReady(call.actor))
+        elif isinstance(value, str):
+            self._handle(_UnitFailed(call.actor, call.unit, value, hopeless=True))
+        else:
+            self._reports.append(value)
+            self._progress.pop(call.actor, None)  # it is of the unit that is now done
+            self._handle(UnitDone(call.actor, call.unit))
 
     def _lost(self, actor: int, error: Exception) -> None:
         if (handle := self._handles.pop(actor, None)) is None:
             return
+        finished = self._take_finished(actor)
         self._progress.pop(actor, None)
         self._calls = {reference: call for reference, call in self._calls.items() if call.actor != actor}
         blameless = isinstance(error, ActorUnavailableError) or bool(getattr(error, "preempted", False))
         if isinstance(error, ActorUnavailableError | RayTaskError):
             ray.kill(handle)  # it may still be alive, and must not go on with what others now have in hand
-        self._handle(ActorLost(actor, _line(error), blameless))
+        self._handle(ActorLost(actor, _line(error), blameless, finished))
+
+    def _take_finished(self, actor: int) -> tuple[str, ...]:
+        """Return the units that an actor finished before it was lost: none is to be blamed, or made again."""
+        mine = {reference: call.unit for reference, call in self._calls.items() if call.actor == actor and call.unit}
+        ready, _ = ray.wait(list(mine), num_returns=len(mine), timeout=0) if mine else ([], [])
+        reports = []
+        for reference in ready:
+            try:
+                value = ray.get(reference)
+            except (RayActorError, RayTaskError):
+                continue
+            if isinstance(value, UnitReport):
+                reports.append(value)
+        self._reports += reports
+        return tuple(report.unit for report in reports)
 
     def _handle(self, event: Event) -> None:
         self._act(self._scheduler.handle(event))

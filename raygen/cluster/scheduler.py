@@ -47,11 +47,13 @@ class ActorLost:
         actor: which.
         reason: one line.
         blameless: its machine was taken away; the unit that it was at is not to blame.
+        finished: units in its hand whose samples it had committed before.
     """
 
     actor: int
     reason: str
     blameless: bool
+    finished: tuple[str, ...] = ()
 
 
 Event = ActorReady | UnitDone | UnitFailed | ActorLost
@@ -144,6 +146,9 @@ class Scheduler:
 
     def _lose(self, event: ActorLost, actor: _Actor) -> None:
         del self._actors[event.actor]
+        for unit in event.finished:
+            actor.in_hand.remove(unit)
+            self.done.add(unit)
         if actor.ready:
             self._stillborn = 0
         elif not event.blameless:

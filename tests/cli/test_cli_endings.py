@@ -1,4 +1,4 @@
-"""How a command ends that cannot go on: 3 where parts are missing, 130 and 143 where it was stopped."""
+"""How a command ends that is stopped: one line, and status 130 or 143."""
 
 import signal
 import subprocess
@@ -9,29 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from raygen.networks import NetworkSettings, load_network, save_checkpoint
 from raygen.store import Run
 
 TINY = ("--chains", "2", "--draws", "2", "--thin", "1", "--warm-up", "2", "--steps", "1", "--batch", "2")
+STOPPED = "raygen: stopped; what is finished is kept, and the same command goes on from there"
 
 
-@pytest.mark.parametrize(
-    ("sent", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
-)
-def test_a_command_that_is_stopped_says_so_in_one_line_and_goes_on_when_run_again(
-    sent: signal.Signals, status: int, launcher: Any, tmp_path: Path
-) -> None:
-    place = tmp_path / "run"
+def start_and_stop(sent: signal.Signals, launcher: Any, place: Path) -> "tuple[list[Any], int, str]":
+    """Send a signal to a command that has finished a unit; return the command, its status and what it said."""
     command = ["sample", "--out", place, "--nodes", "conv1:0-4", "--weights", "random", "--local", *TINY]
     command += ["--draws", "100"]
     process = launcher.raygen(*command)
     wait_for(process, lambda: any(place.glob("samples/conv1/*.parquet")))
     process.send_signal(sent)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == status
-    assert err.strip() == "raygen: stopped; what is finished is kept, and the same command goes on from there"
+    return command, process.returncode, err.strip()
+
+
+def test_a_command_stopped_by_ctrl_c_says_so_in_one_line_and_goes_on_when_run_again(
+    launcher: Any, tmp_path: Path
+) -> None:
+    place = tmp_path / "run"
+    command, status, said = start_and_stop(signal.SIGINT, launcher, place)
+    assert (status, said) == (130, STOPPED)
     run = Run.open(str(place))
     kept = {unit: (place / "samples/conv1" / f"{unit}.parquet").read_bytes() for unit in run.done()}
     assert 0 < len(kept) < 5
@@ -41,26 +42,15 @@ def test_a_command_that_is_stopped_says_so_in_one_line_and_goes_on_when_run_agai
     assert {unit: (place / "samples/conv1" / f"{unit}.parquet").read_bytes() for unit in kept} == kept
 
 
+@pytest.mark.slow
+def test_a_command_stopped_by_its_scheduler_says_the_same(launcher: Any, tmp_path: Path) -> None:
+    _, status, said = start_and_stop(signal.SIGTERM, launcher, tmp_path / "run")
+    assert (status, said) == (143, STOPPED)
+
+
 def wait_for(process: "subprocess.Popen[str]", happened: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 120
     while not happened():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-@pytest.mark.slow
-def test_a_farm_that_sets_a_unit_aside_ends_with_3_and_names_it(
-    launcher: Any, tmp_path: Path, lenet_description: dict[str, object]
-) -> None:
-    network = load_network(NetworkSettings(weights="random"))
-    with torch.no_grad():
-        network.module.get_parameter("conv1.weight")[1] = float("nan")
-    save_checkpoint(tmp_path / "nan.safetensors", network.module, lenet_description)
-    done = launcher.run(
-        sys.executable, "-m", "raygen", "sample", "--out", tmp_path / "run", "--nodes", "conv1:0-2",
-        "--weights", tmp_path / "nan.safetensors", *TINY,
-    )  # fmt: skip
-    assert done.returncode == 3
-    assert len(done.stderr.splitlines()) == 1
-    assert "1 of 3 units were set aside, conv1-00001; conv1-00001: " in done.stderr

@@ -1,6 +1,9 @@
 """The farm on a real Ray of two CPUs: the same samples as without it, whatever dies or fails."""
 
 import contextlib
+import json
+import re
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +12,9 @@ import pytest
 import torch
 
 from raygen import stages
+from raygen.cli import main
 from raygen.config import SampleConfig
-from raygen.errors import SettingsError, UnfinishedError
+from raygen.errors import SettingsError
 from raygen.networks import NetworkSettings, load_network, save_checkpoint
 from raygen.sampling import FarmReport
 from raygen.store import Run
@@ -142,12 +146,20 @@ def lenet_with_a_nan(tmp_path_factory: pytest.TempPathFactory, lenet_description
 
 @pytest.mark.usefixtures("cluster")
 def test_a_unit_that_fails_hopelessly_is_set_aside_and_named_and_the_others_are_committed(
-    lenet_with_a_nan: Path, tmp_path: Path
+    lenet_with_a_nan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(UnfinishedError, match=r"1 of 6 .* aside, conv1-00003; .*score.* nan") as error:
-        stages.sample(config_of(lenet_with_a_nan, tmp_path / "run"), ignore)
-    assert error.value.exit_status == 3
-    run = Run.open(str(tmp_path / "run"))
+    config = tmp_path / "sample.yaml"
+    place = tmp_path / "run"
+    config.write_text(json.dumps({**SMALL, "weights": str(lenet_with_a_nan), "out": str(place)}))
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["sample", "--config", str(config)]) == 3
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert re.match(r"raygen: \S+/run: 1 of 6 units were set aside, conv1-00003; conv1-00003: .*score.* nan", said[0])
+    run = Run.open(str(place))
     assert run.done() == {unit.name for unit in run.units()} - {"conv1-00003"}
 
 

@@ -352,3 +352,11 @@ def test_a_farm_in_virtual_time_that_loses_actors_does_every_unit_once(units: in
     assert not world.scheduler.set_aside
     assert committed == Counter(names(units))
     assert world.most_alive == actors
+
+
+def test_what_a_lost_actor_had_finished_is_done_and_only_the_next_is_blamed():
+    scheduler = Scheduler([f"u{number}" for number in range(20)], actors=1, in_flight=2, attempts=1)
+    scheduler.begin()
+    scheduler.handle(ActorReady(0))
+    scheduler.handle(ActorLost(0, "it died", blameless=False, finished=("u0",)))
+    assert scheduler.done == {"u0"} and set(scheduler.set_aside) == {"u1"}

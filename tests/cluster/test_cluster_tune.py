@@ -1,6 +1,7 @@
 """The search on a real Ray Tune, and the profile that it leaves for sampling."""
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,9 @@ def searched(cluster: None, lenet_file: Path, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("search")
     config = folder / "tune.yaml"
     config.write_text(json.dumps({**TINY, **GRID, "weights": str(lenet_file), "out": str(folder / "out")}))
+    handler = signal.getsignal(signal.SIGTERM)
     assert main(["tune", "--config", str(config)]) == 0
+    signal.signal(signal.SIGTERM, handler)
     return folder / "out"
 
 
