@@ -24,7 +24,10 @@ def bench() -> None:
 @_json
 @configured(SamplerBenchSettings)
 def sampler(settings: SamplerBenchSettings, *, as_json: bool) -> None:
-    """Compare the sampler with a bare loop of the same network evaluations, and cheap forces with plain float32."""
+    """Compare the sampler with a bare loop.
+
+    Of the same network evaluations on the same batch; and cheap forces with the plain network in float32.
+    """
     _print(bench_sampler(settings), as_json=as_json)
 
 
@@ -32,7 +35,10 @@ def sampler(settings: SamplerBenchSettings, *, as_json: bool) -> None:
 @_json
 @configured(KernelsBenchSettings)
 def kernels(settings: KernelsBenchSettings, *, as_json: bool) -> None:
-    """Compare the default kernel with the paper's: gradients until it arrives, and ESS; some ten minutes."""
+    """Compare the default kernel with the paper's.
+
+    Gradients until the chains arrive, and effective sample size there. Takes some ten minutes.
+    """
     _print(bench_kernels(settings), as_json=as_json)
 
 

@@ -29,21 +29,31 @@ from raygen.training import TrainingFolder
 @click.command()
 @configured(DemoConfig)
 def demo(config: DemoConfig) -> None:
-    """Pretrain LeNet on the bundled digits, sample its nodes and make a gallery; nothing is downloaded."""
+    """Go the whole way on bundled digits.
+
+    Pretrain LeNet on the 1,797 digits that come with scikit-learn, sample its nodes and make a gallery; nothing is
+    downloaded. The same command goes on where it was stopped.
+    """
     _run_pipeline(config.pipeline)
 
 
 @click.command()
 @configured(PipelineConfig)
 def pipeline(config: PipelineConfig) -> None:
-    """Pretrain a network, sample its nodes and make a gallery, in one folder."""
+    """Pretrain, sample and make a gallery in one go.
+
+    The training goes to the subfolder pretrain of the run's folder.
+    """
     _run_pipeline(config)
 
 
 @click.command()
 @configured(PretrainConfig)
 def pretrain(config: PretrainConfig) -> None:
-    """Train a network with the generative gradient, then the discriminative one, on Ray Train."""
+    """Train a network generatively, then refine it.
+
+    Generative epochs, then discriminative ones, on Ray Train. The same command goes on where it was stopped.
+    """
     display = Display(sys.stdout)
     display.stage("pretrain")
     try:
@@ -57,7 +67,7 @@ def pretrain(config: PretrainConfig) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @configured(NodesConfig)
 def nodes(config: NodesConfig, *, as_json: bool) -> None:
-    """List the layers of a network whose nodes can be sampled."""
+    """List the layers whose nodes can be sampled."""
     layers = list_layers(load_network(config))
     click.echo("\n".join(json.dumps(asdict(layer)) for layer in layers) if as_json else layer_table(layers))
 
@@ -65,7 +75,10 @@ def nodes(config: NodesConfig, *, as_json: bool) -> None:
 @click.command()
 @configured(TuneConfig)
 def tune(config: TuneConfig) -> None:
-    """Search for the tilt and step size of a layer's nodes on Ray Tune; write a profile for raygen sample."""
+    """Search a layer's tilt and step size.
+
+    Tries each contrast with each step size on Ray Tune, and writes the best as a profile for raygen sample.
+    """
     display = Display(sys.stdout)
     display.stage("tune")
     try:
@@ -79,7 +92,11 @@ def tune(config: TuneConfig) -> None:
 @click.command()
 @configured(SampleConfig)
 def sample(config: SampleConfig) -> None:
-    """Draw samples from nodes with Hamiltonian Monte Carlo, on a farm of Ray actors or here (--local)."""
+    """Draw samples of nodes.
+
+    With Hamiltonian Monte Carlo, on a farm of Ray actors or in this process (--local). The same command goes on where
+    it was stopped.
+    """
     display = Display(sys.stdout)
     display.stage("sample")
     try:
