@@ -43,7 +43,8 @@ class Launcher:
     def start(self, *command: str | Path, **env: str | None) -> "subprocess.Popen[str]":
         """Start a command; ``env`` goes before the environment, None takes a variable out of it."""
         return subprocess.Popen(
-            [str(part) for part in command],
+            # What a shell starts in the background ignores Ctrl-C, and so would all that it starts.
+            ["env", "--default-signal=INT", *(str(part) for part in command)],
             cwd=ROOT,
             env={name: value for name, value in (self.env | env).items() if value is not None},
             text=True,
