@@ -7,7 +7,6 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from arviz_stats.base.array import array_stats
 from numpy.typing import NDArray
 
 from raygen.hmc.chains import Trace
@@ -131,6 +130,8 @@ def _statistic(name: str, draws: Array, **options: object) -> float:
     """Return a statistic of ``draws`` (chains, T); NaN where it is not defined (constant, too few, not finite)."""
     if draws.shape[1] < 4 or not np.isfinite(draws).all() or np.ptp(draws) == 0:
         return math.nan
+    from arviz_stats.base.array import array_stats  # noqa: PLC0415  (a second to import, which training never needs)
+
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         return float(np.min(getattr(array_stats, name)(draws, **options)))
