@@ -19,7 +19,15 @@ from raygen.data import DataSettings, load_data
 from raygen.errors import SettingsError, UnfinishedError
 from raygen.gallery import GallerySummary, build_gallery
 from raygen.networks import Network, NetworkSettings, Node, list_layers, load_network, parse_nodes
-from raygen.sampling import FarmReport, Profile, SamplingSettings, UnitSampler, begin_run, sample_here
+from raygen.sampling import (
+    FarmReport,
+    Profile,
+    SamplingSettings,
+    UnitSampler,
+    begin_run,
+    keep_freed_memory,
+    sample_here,
+)
 from raygen.store import Run
 from raygen.training import EpochReport, TrainingFolder, TrainingSettings
 
@@ -87,6 +95,7 @@ def sample(config: SampleConfig, on_progress: Callable[[FarmReport], None]) -> S
     run = begin_run(config.out, network, nodes, settings, images=images, about=facts, profile=profile)
     if config.local:
         torch.set_num_threads(config.threads)
+        keep_freed_memory()
         device = torch.device("cuda" if config.gpus > 0 else "cpu")
         report = sample_here(run, UnitSampler(network, settings, images, device, profile), on_progress)
     else:

@@ -11,6 +11,7 @@ from torch import Tensor
 from raygen.bench.results import Result, compare
 from raygen.hmc import Kernel, Parameters, Streams
 from raygen.networks import Network, NetworkSettings, NodeScores, cut_network, list_layers, load_network
+from raygen.sampling import keep_freed_memory
 from raygen.tilting import WhitenedScore, WhiteNoise
 
 _STEPS = 8
@@ -30,6 +31,7 @@ class SamplerBenchSettings(NetworkSettings):
 def bench_sampler(settings: SamplerBenchSettings) -> Iterator[Result]:
     """Yield the sampler against a bare loop of the same evaluations, and cheap forces against plain float32."""
     torch.set_num_threads(settings.threads)
+    keep_freed_memory()
     network = load_network(settings)
     scores = _class_scores(network, settings.batch)
     cheap = scores.with_precision("bfloat16")

@@ -18,7 +18,16 @@ from raygen.cluster.session import capacity
 from raygen.data import ImageSet
 from raygen.errors import RaygenError, SettingsError
 from raygen.networks import Network
-from raygen.sampling import FarmReport, Profile, SamplingSettings, UnitProgress, UnitReport, UnitSampler, sample_unit
+from raygen.sampling import (
+    FarmReport,
+    Profile,
+    SamplingSettings,
+    UnitProgress,
+    UnitReport,
+    UnitSampler,
+    keep_freed_memory,
+    sample_unit,
+)
 from raygen.store import Run, Unit
 
 _TICK = 0.5
@@ -38,6 +47,7 @@ class SamplingActor:
         threads: int,
         gpu: bool,
     ) -> None:
+        keep_freed_memory()
         self._run = run
         self._threads = threads
         self._sampler = UnitSampler(network, settings, images, torch.device("cuda" if gpu else "cpu"), profile)

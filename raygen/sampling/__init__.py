@@ -1,5 +1,6 @@
 """One unit's chains, and a run of many units: from a node to rows in the store. Runs without Ray."""
 
+from raygen.sampling.memory import keep_freed_memory
 from raygen.sampling.planning import plan_units
 from raygen.sampling.reference import make_reference
 from raygen.sampling.run import FarmReport, UnitReport, begin_run, describe_nodes, sample_here, sample_unit
@@ -15,6 +16,7 @@ __all__ = [
     "UnitSampler",
     "begin_run",
     "describe_nodes",
+    "keep_freed_memory",
     "make_reference",
     "plan_units",
     "sample_here",
