@@ -18,8 +18,8 @@ from raygen.store.schema import SAMPLES
 
 _REQUEST = "run.json"
 _PLAN = "plan.parquet"
-_GUESTS = ("pretrain", "demo.json")
-"""What may lie in a run's folder before the run begins: the training of its network, and the demo's own request."""
+_GUESTS = ("pretrain",)
+"""What may lie in a run's folder before the run begins: the training of its network."""
 
 
 @dataclass(frozen=True)
