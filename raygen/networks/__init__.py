@@ -1,16 +1,20 @@
 """Which network, which node of it, and the node's score."""
 
-from raygen.networks.architectures import LeNet, lenet
+from raygen.networks.architectures import AlexNet, LeNet, caffe_alexnet, caffenet, lenet
+from raygen.networks.batches import cut_for, score_nodes
 from raygen.networks.cut import Cut, cut_network
 from raygen.networks.factories import known_networks
 from raygen.networks.layers import Layer, list_layers
+from raygen.networks.liveness import quiet_nodes
 from raygen.networks.loading import load_network
 from raygen.networks.network import Network, NetworkSettings, hash_weights, wrap_network
-from raygen.networks.nodes import Node, node_label, parse_nodes
+from raygen.networks.nodes import Node, node_label, read_node, sum_node
+from raygen.networks.parsing import parse_nodes
 from raygen.networks.scores import NodeScores, Precision
 from raygen.networks.weights import read_description, save_checkpoint
 
 __all__ = [
+    "AlexNet",
     "Cut",
     "Layer",
     "LeNet",
@@ -19,6 +23,9 @@ __all__ = [
     "Node",
     "NodeScores",
     "Precision",
+    "caffe_alexnet",
+    "caffenet",
+    "cut_for",
     "cut_network",
     "hash_weights",
     "known_networks",
@@ -27,7 +34,11 @@ __all__ = [
     "load_network",
     "node_label",
     "parse_nodes",
+    "quiet_nodes",
     "read_description",
+    "read_node",
     "save_checkpoint",
+    "score_nodes",
+    "sum_node",
     "wrap_network",
 ]

@@ -1,4 +1,4 @@
-"""Networks that torchvision does not hold."""
+"""Networks that torchvision does not hold: Caffe's."""
 
 from __future__ import annotations
 
@@ -39,6 +39,78 @@ class LeNet(nn.Module):
 def lenet(classes: int = 10) -> LeNet:
     """Return a new :class:`LeNet`."""
     return LeNet(classes)
+
+
+class AlexNet(nn.Module):
+    """Caffe's AlexNet (models/bvlc_alexnet/train_val.prototxt): (N, 3, 227, 227) to (N, classes).
+
+    The one of the paper, after Krizhevsky et al. (2012): convolutions 2, 4 and 5 in two groups, local response
+    normalisation before the pooling. Weights start from Caffe's fillers, from torch's global generator. Layers bear
+    Caffe's names, so that converted weights fit.
+
+    Args:
+        classes: number of classes.
+        pool_first: pool before the normalisation, as CaffeNet does (models/bvlc_reference_caffenet).
+        bgr: whether the first convolution's weights are for blue, green and red, as Caffe's are; the input is red,
+            green and blue all the same.
+    """
+
+    def __init__(self, classes: int = 1000, *, pool_first: bool = False, bgr: bool = True) -> None:
+        super().__init__()
+        self.bgr = bgr
+        self.pool_first = pool_first
+        self.conv1 = nn.Conv2d(3, 96, 11, stride=4)
+        self.conv2 = nn.Conv2d(96, 256, 5, padding=2, groups=2)
+        self.conv3 = nn.Conv2d(256, 384, 3, padding=1)
+        self.conv4 = nn.Conv2d(384, 384, 3, padding=1, groups=2)
+        self.conv5 = nn.Conv2d(384, 256, 3, padding=1, groups=2)
+        self.fc6, self.fc7 = nn.Linear(256 * 6 * 6, 4096), nn.Linear(4096, 4096)
+        self.fc8 = nn.Linear(4096, classes)
+        self.norm1, self.norm2 = nn.LocalResponseNorm(5), nn.LocalResponseNorm(5)  # alpha 1e-4, beta 0.75, k 1
+        self.pool1, self.pool2, self.pool5 = (nn.MaxPool2d(3, 2) for _ in range(3))
+        self.drop6, self.drop7 = nn.Dropout(), nn.Dropout()
+        self.relu1, self.relu2, self.relu3, self.relu4, self.relu5 = (nn.ReLU() for _ in range(5))
+        self.relu6, self.relu7 = nn.ReLU(), nn.ReLU()
+        for name, deviation, bias in _ALEXNET_FILLERS:
+            _fill_normal(self.get_submodule(name), deviation, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the class scores (N, classes) of ``x`` (N, 3, 227, 227)."""
+        if self.bgr:
+            x = x[:, [2, 1, 0]]
+        x = self._squash(self.relu1(self.conv1(x)), self.norm1, self.pool1)
+        x = self._squash(self.relu2(self.conv2(x)), self.norm2, self.pool2)
+        x = self.relu4(self.conv4(self.relu3(self.conv3(x))))
+        x = self.pool5(self.relu5(self.conv5(x)))
+        x = self.drop6(self.relu6(self.fc6(x.flatten(1))))
+        scores: Tensor = self.fc8(self.drop7(self.relu7(self.fc7(x))))
+        return scores
+
+    def _squash(self, x: Tensor, norm: nn.Module, pool: nn.Module) -> Tensor:
+        squashed: Tensor = norm(pool(x)) if self.pool_first else pool(norm(x))
+        return squashed
+
+
+_ALEXNET_FILLERS = (
+    ("conv1", 0.01, 0.0), ("conv2", 0.01, 0.1), ("conv3", 0.01, 0.0), ("conv4", 0.01, 0.1), ("conv5", 0.01, 0.1),
+    ("fc6", 0.005, 0.1), ("fc7", 0.005, 0.1), ("fc8", 0.01, 0.0),
+)  # fmt: skip
+
+
+def caffe_alexnet(classes: int = 1000, *, bgr: bool = True) -> AlexNet:
+    """Return a new :class:`AlexNet`."""
+    return AlexNet(classes, bgr=bgr)
+
+
+def caffenet(classes: int = 1000, *, bgr: bool = True) -> AlexNet:
+    """Return a new :class:`AlexNet` that pools first."""
+    return AlexNet(classes, pool_first=True, bgr=bgr)
+
+
+def _fill_normal(layer: nn.Module, deviation: float, bias: float) -> None:
+    assert isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None
+    nn.init.normal_(layer.weight, std=deviation)
+    nn.init.constant_(layer.bias, bias)
 
 
 def _fill(layer: nn.Conv2d | nn.Linear) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from raygen.errors import NetworkError, NodeError, closest
-from raygen.networks.layers import kind_of, list_layers
+from raygen.networks.anatomy import Anatomy, examine
+from raygen.networks.crop import crop_graph
+from raygen.networks.layers import Layer, layers_of
 from raygen.networks.network import Network
-from raygen.networks.receptive import Field, is_pool, pool_arguments, receptive_fields
-from raygen.networks.tracing import module_of, trace
+from raygen.networks.stop import StopAt, same_response
+from raygen.networks.tracing import is_leaf
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,17 @@ class Cut:
 
     Attributes:
         layer: dotted name of the layer.
-        module: maps (N, C, h, w) to the layer's response, (N, channels) or (N, channels, rows, columns). Of a ReLU
-            the response is its *input*, else dead units have no gradient. Frozen, in evaluation mode, private.
+        module: maps (N, C, h, w) to the layer's response, (N, channels) or (N, channels, rows, columns). Of a layer
+            that ends with a ReLU the response is the ReLU's *input*, else dead units have no gradient. Frozen, in
+            evaluation mode, private.
         input_shape: (C, h, w).
         map_size: (rows, columns) of the response, None where it has no map.
         channels: number of channels of the response.
         is_classes: whether the channels are the network's classes.
         cropped: whether (h, w) is the receptive field of one response, without padding.
+        after: whether the response is the output of the layer's ReLU after all.
+        place: (row, column) of the whole map's response that a cropped one equals; None where it is not cropped.
+        origin: (row, column) in the whole image of the crop's first pixel.
     """
 
     layer: str
@@ -38,83 +43,47 @@ class Cut:
     channels: int
     is_classes: bool
     cropped: bool
+    after: bool = False
+    place: tuple[int, int] | None = None
+    origin: tuple[int, int] = (0, 0)
 
 
-def cut_network(network: Network, layer: str, *, crop: bool = True) -> Cut:
+def cut_network(network: Network, layer: str, *, crop: bool = True, after: bool = False) -> Cut:
     """Cut ``network`` after ``layer``; the network is not changed.
 
-    With ``crop``, a layer with a map that a plain chain of convolutions, poolings and pointwise steps leads to is cut
-    down to its receptive field, with every padding set to 0: then the response is 1x1, and equals the response of the
-    whole network wherever that sees no padding. Where paths branch, where the layer holds the classes, or where the
-    field is wider than the input, the input keeps its full size.
-
-    Raises:
-        NodeError: if there is no such layer.
-    """
-    layers = {known.name: known for known in list_layers(network)}
-    if layer not in layers:
-        raise NodeError(f"unknown layer {layer!r}", where=f"network {network.name}", right=closest(layer, layers))
-    is_classes = layers[layer].is_classes
-    module, field = _cut_graph(network.module, layer)
-    shape = network.input_shape
-    cropped = crop and not is_classes and _can_crop(field, network, layers[layer].map_size)
-    if cropped and field is not None:
-        _drop_padding(module)
-        shape = (shape[0], *field.size)
-    output = _response_shape(module, shape, layer)
-    map_size = (output[2], output[3]) if len(output) == 4 else None
-    return Cut(layer, module, shape, map_size, output[1], is_classes, cropped)
-
-
-class StopAt(nn.Module):
-    """A whole network whose forward ends at one layer: for networks that cannot be traced.
+    With ``crop``, a layer with a map is cut down to its receptive field and to what a response inside the image, where
+    it sees no padding, needs of every map on the way: then the response is 1x1, and equals the response of the whole
+    network there to round-off, whether its paths branch or not. That is checked on a random image. Where it does not
+    hold, where a response sees the whole image (as after a pooling over all of it), where every response sees padding,
+    or where the layer holds the classes, the input keeps its full size.
 
     Args:
-        network: private to this module.
-        layer: dotted name of the layer.
+        network: whose layer.
+        layer: dotted name.
+        crop: whether to crop.
+        after: of a layer that ends with a ReLU, take its output.
+
+    Raises:
+        NodeError: if there is no such layer, or none of its ReLU with ``after``.
+        NetworkError: if the network does otherwise than its graph says, and the layer is no module of its own.
     """
-
-    def __init__(self, network: nn.Module, layer: str) -> None:
-        super().__init__()
-        self.network = network
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the layer's response; the hook that ends the forward is gone afterwards."""
-        module = self.network.get_submodule(self.layer)
-        if kind_of(module) == "relu":
-            handle = module.register_forward_pre_hook(lambda _, inputs: _stop(inputs[0]))
-        else:
-            handle = module.register_forward_hook(lambda _, inputs, output: _stop(output))
-        try:
-            self.network(x)
-        except _ReachedError as reached:
-            return reached.response
-        finally:
-            handle.remove()
-        raise NetworkError("the layer did not run", where=f"layer {self.layer}", right="name a layer that runs")
-
-
-class _ReachedError(Exception):
-    def __init__(self, response: Tensor) -> None:
-        super().__init__()
-        self.response = response
-
-
-def _stop(response: Tensor) -> None:
-    raise _ReachedError(response)
-
-
-def _cut_graph(module: nn.Module, layer: str) -> tuple[nn.Module, Field | None]:
-    traced = trace(module)
-    nodes = [] if traced is None else list(traced.graph.nodes)
-    last = next((node for node in nodes if node.op == "call_module" and node.target == layer), None)
-    if traced is None or last is None:
-        return StopAt(copy.deepcopy(module), layer).eval(), None
-    if kind_of(module.get_submodule(layer)) == "relu":
-        last = last.all_input_nodes[0]
-    field = receptive_fields(traced)[last]
-    return end_graph(traced, last), field
+    anatomy = examine(network)
+    layers = {known.name: known for known in layers_of(network, anatomy)}
+    if layer not in layers:
+        raise NodeError(f"unknown layer {layer!r}", where=f"network {network.name}", right=closest(layer, layers))
+    if after and not layers[layer].rectified:
+        raise NodeError("ends with no ReLU", where=f"layer {layer}", right="leave @relu out")
+    image = _random_image(network)
+    module = _cut_graph(network, anatomy, layers[layer], image, after=after)
+    with torch.no_grad():
+        response = module(image)
+    if crop and not layers[layer].is_classes and anatomy is not None and isinstance(module, fx.GraphModule):
+        cropped = _crop(network, anatomy, layers[layer], image, response, after=after)
+        if cropped is not None:
+            return cropped
+    map_size = (response.shape[2], response.shape[3]) if response.ndim == 4 else None
+    is_classes = layers[layer].is_classes
+    return Cut(layer, module, network.input_shape, map_size, response.shape[1], is_classes, cropped=False, after=after)
 
 
 def end_graph(traced: fx.GraphModule, last: fx.Node) -> fx.GraphModule:
@@ -133,29 +102,59 @@ def end_graph(traced: fx.GraphModule, last: fx.Node) -> fx.GraphModule:
     return copy.deepcopy(fx.GraphModule(traced, graph)).eval()
 
 
-def _can_crop(field: Field | None, network: Network, map_size: tuple[int, int] | None) -> bool:
-    if field is None or not field.plain or map_size is None:
+def _cut_graph(network: Network, anatomy: Anatomy | None, layer: Layer, image: Tensor, *, after: bool) -> nn.Module:
+    """Return the graph up to the layer, or the network itself, stopped there, where the graph is another function."""
+    before = layer.rectified and not after
+    leaf = is_leaf(network.module.get_submodule(layer.name))
+    if anatomy is not None and layer.name in anatomy.traced.ends:
+        module = end_graph(anatomy.traced.module, anatomy.end(layer.name, after=after))
+        # A block has no hook before its last step: its response is compared after that.
+        checked = module if leaf else end_graph(anatomy.traced.module, anatomy.traced.ends[layer.name])
+        with torch.no_grad():
+            real = StopAt(network.module, layer.name, before=before and leaf)(image.clone())
+            if same_response(checked(image.clone()), real):
+                return module
+        if not leaf:
+            what = f"{layer.name} computes another value than its graph"
+            raise NetworkError(what, where=f"network {network.name}", right="name one of the layers in it")
+    return StopAt(copy.deepcopy(network.module), layer.name, before=before).eval()
+
+
+def _crop(
+    network: Network, anatomy: Anatomy, layer: Layer, image: Tensor, response: Tensor, *, after: bool
+) -> Cut | None:
+    last = anatomy.end(layer.name, after=after)
+    field = anatomy.fields.get(last)
+    if field is None or field.channels_last or response.ndim != 4:
+        return None
+    rows, columns = response.shape[2:]
+    place = field.interior((image.shape[2], image.shape[3]), (rows, columns))
+    if place is None:
+        return None
+    module = crop_graph(anatomy.traced, last, place, anatomy.fields, anatomy.shapes)
+    top, left = (field.first[axis] + place[axis] * field.jump[axis] for axis in (0, 1))
+    height, width = field.size
+    part = image[:, :, top : top + height, left : left + width]
+    whole = response[:, :, place[0] : place[0] + 1, place[1] : place[1] + 1]
+    if module is None or not _agrees(module, part, whole, scale=response):
+        return None
+    shape = (network.input_shape[0], height, width)
+    return Cut(
+        layer.name, module, shape, (1, 1), response.shape[1], is_classes=False, cropped=True, after=after,
+        place=place, origin=(top, left),
+    )  # fmt: skip
+
+
+def _agrees(module: nn.Module, part: Tensor, whole: Tensor, *, scale: Tensor) -> bool:
+    try:
+        with torch.no_grad():
+            return same_response(module(part.clone()), whole, scale)
+    except Exception:  # a step may hold the size of a whole map, such as a reshaping to given numbers
         return False
-    sides = network.input_shape[1:]
-    return field.size[0] <= sides[0] and field.size[1] <= sides[1]
 
 
-def _drop_padding(module: nn.Module) -> None:
-    assert isinstance(module, fx.GraphModule)
-    for node in module.graph.nodes:
-        layer = module_of(module, node)
-        if isinstance(layer, nn.Conv2d):
-            layer.padding, layer.padding_mode = (0, 0), "zeros"
-        elif isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
-            layer.padding = 0
-        elif is_pool(node):
-            given: dict[str, Any] = pool_arguments(node)
-            node.args = (given.pop("input"),)
-            node.kwargs = {**given, "padding": 0}
-    module.recompile()
-
-
-def _response_shape(module: nn.Module, shape: tuple[int, int, int], layer: str) -> tuple[int, ...]:
-    like = next(module.parameters(), torch.zeros(()))
-    with torch.no_grad():
-        return tuple(module(torch.zeros(1, *shape, dtype=like.dtype, device=like.device)).shape)
+def _random_image(network: Network) -> Tensor:
+    like = next(network.module.parameters(), torch.zeros(()))
+    pixels = torch.rand(1, *network.input_shape, generator=torch.Generator().manual_seed(0))
+    mean, std = (pixels.new_tensor(values)[:, None, None] for values in (network.mean, network.std))
+    return ((pixels - mean) / std).to(like)

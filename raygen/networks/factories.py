@@ -12,8 +12,11 @@ import torchvision
 from torch import nn
 
 from raygen.errors import NetworkError, WeightsError, closest
-from raygen.networks.architectures import lenet
+from raygen.networks.architectures import caffe_alexnet, caffenet, lenet
 
+_OWN: dict[str, Callable[..., nn.Module]] = {"lenet": lenet, "caffe_alexnet": caffe_alexnet, "caffenet": caffenet}
+# Caffe's mean of ImageNet, of pixels from 0 to 255, in red, green and blue.
+_CAFFE_MEAN = (122.67891434, 116.66876762, 104.00698793)
 _TRANSFORMERS = ("maxvit_", "swin_", "vit_")
 # torchvision's weights of these two expect their own normalisation after ImageNet's; initialising takes a minute.
 _DEFAULTS = {name: {"init_weights": False, "transform_input": True} for name in ("googlenet", "inception_v3")}
@@ -31,9 +34,9 @@ class Defaults:
 
 
 def known_networks() -> tuple[str, ...]:
-    """Return the names that need no factory of the user: LeNet and torchvision's convolutional classifiers."""
+    """Return the names that need no factory of the user: Caffe's and torchvision's convolutional classifiers."""
     names = torchvision.models.list_models(module=torchvision.models)
-    return ("lenet", *(name for name in names if not name.startswith(_TRANSFORMERS)))
+    return (*_OWN, *(name for name in names if not name.startswith(_TRANSFORMERS)))
 
 
 def build_network(name: str, arguments: Mapping[str, Any], seed: int = 0) -> nn.Module:
@@ -67,6 +70,10 @@ def defaults_of(name: str, module: nn.Module) -> Defaults:
     """
     if name == "lenet":
         return Defaults((28, 28), 1, (0.0,), (256 / 255,), tuple(str(digit) for digit in range(10)))
+    if name in _OWN:
+        mean = tuple(value / 255 for value in _CAFFE_MEAN)
+        imagenet = tuple(torchvision.models.AlexNet_Weights.DEFAULT.meta["categories"])
+        return Defaults((227, 227), 3, mean, (1 / 255,) * 3, imagenet)
     if ":" in name:
         convolution = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
         return Defaults(channels=None if convolution is None else convolution.in_channels)
@@ -83,7 +90,7 @@ def download_weights(name: str) -> Mapping[str, Any]:
     Raises:
         WeightsError: if there are none, or the site cannot be reached.
     """
-    if name not in known_networks() or name == "lenet":
+    if name not in known_networks() or name in _OWN:
         raise WeightsError("there is no DEFAULT", where=f"weights of {name}", right="give --weights FILE")
     try:
         weights = torchvision.models.get_model_weights(name).DEFAULT
@@ -98,8 +105,8 @@ def download_weights(name: str) -> Mapping[str, Any]:
 
 
 def _factory(name: str) -> Callable[..., Any]:
-    if name == "lenet":
-        return lenet
+    if name in _OWN:
+        return _OWN[name]
     if ":" in name:
         return _import(name)
     known = known_networks()

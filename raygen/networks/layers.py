@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from raygen.networks.anatomy import Anatomy, examine
+from raygen.networks.costs import layer_costs
 from raygen.networks.network import Network
-from raygen.networks.receptive import receptive_fields
-from raygen.networks.tracing import leaf_modules, trace
+from raygen.networks.shapes import Shape, hollow, run_hollow, run_real
+from raygen.networks.tracing import leaf_modules
 
 _KINDS: tuple[tuple[str, tuple[type[nn.Module], ...]], ...] = (
     ("conv", (nn.Conv2d,)),
@@ -26,7 +28,8 @@ class Layer:
 
     Attributes:
         name: dotted name of the module.
-        kind: "conv", "linear", "relu", "pool", or the lower-cased class name of the module.
+        kind: "conv", "linear", "relu", "pool", "block" (several layers and a step that joins them), or the lower-cased
+            class name of the module.
         channels: number of channels of its output.
         map_size: (height, width) of its output, None where it has no map.
         receptive_field: side of the square window that a response sees, in pixels (the longer side where it is not
@@ -34,6 +37,10 @@ class Layer:
         stride: distance of neighbouring responses' windows, in pixels; None where the receptive field is.
         is_classes: whether this is the last convolution or linear layer with as many channels as the network has class
             names.
+        rectified: whether it ends with a ReLU; its nodes are scored before that unless asked otherwise.
+        cost: of one gradient with the network cut and cropped to this layer, 1 being the whole network's; counted in
+            the multiplications of convolutions and linear layers. None where it is not known. At full size the parts of
+            late maps that one response does not need are still counted, though scores leave them out.
     """
 
     name: str
@@ -43,25 +50,41 @@ class Layer:
     receptive_field: int | None
     stride: int | None
     is_classes: bool
+    rectified: bool = False
+    cost: float | None = None
 
 
 def list_layers(network: Network) -> tuple[Layer, ...]:
-    """Return the layers that put out (N, C) or (N, C, H, W), in the order in which they first run."""
+    """Return the layers that put out (N, C) or (N, C, H, W), in the order in which they first run.
+
+    Blocks that end with a step of their own, such as a residual sum, stand where they end.
+    """
+    return layers_of(network, examine(network))
+
+
+def layers_of(network: Network, anatomy: Anatomy | None) -> tuple[Layer, ...]:
+    """Return what :func:`list_layers` does, of a network that is examined already."""
+    leaves = {name for name, _ in leaf_modules(network.module)}
     shapes = _output_shapes(network)
-    modules = dict(leaf_modules(network.module))
-    windows = _windows(network)
+    if anatomy is not None:
+        shapes = _with_blocks(shapes, leaves, anatomy)
+    modules = dict(network.module.named_modules())
     count = len(network.class_names)
     weighted = [name for name in shapes if isinstance(modules[name], nn.Conv2d | nn.Linear)]
     classes = next((name for name in reversed(weighted) if count and shapes[name][1] == count), None)
+    windows = {} if anatomy is None else _windows(network, anatomy)
+    costs = {} if anatomy is None else layer_costs(network, anatomy, classes)
     return tuple(
         Layer(
             name=name,
-            kind=kind_of(modules[name]),
+            kind=kind_of(modules[name]) if name in leaves else "block",
             channels=shape[1],
             map_size=(shape[2], shape[3]) if len(shape) == 4 else None,
             receptive_field=windows.get(name, (None, None))[0],
             stride=windows.get(name, (None, None))[1],
             is_classes=name == classes,
+            rectified=kind_of(modules[name]) == "relu" if name in leaves else _rectified(anatomy, name),
+            cost=costs.get(name),
         )
         for name, shape in shapes.items()
     )
@@ -72,8 +95,20 @@ def kind_of(module: nn.Module) -> str:
     return next((kind for kind, types in _KINDS if isinstance(module, types)), type(module).__name__.lower())
 
 
-def _output_shapes(network: Network) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
+def _rectified(anatomy: Anatomy | None, name: str) -> bool:
+    return anatomy is not None and anatomy.rectified(name)
+
+
+def _output_shapes(network: Network) -> dict[str, Shape]:
+    """Return the shapes of the layers' outputs, from a run on nothing but shapes where the forward allows it."""
+    shapes: dict[str, Shape] = {}
+    if not _note_shapes(network, hollow(network.module), shapes):
+        shapes = {}
+        _note_shapes(network, network.module, shapes)
+    return shapes
+
+
+def _note_shapes(network: Network, module: nn.Module, shapes: dict[str, Shape]) -> bool:
     # Between a permutation and its inverse (ConvNeXt) the channels lie last, and are none that a node can name.
     channels_last: list[Tensor] = []
 
@@ -87,16 +122,16 @@ def _output_shapes(network: Network) -> dict[str, tuple[int, ...]]:
 
     handles = []
     try:
-        for name, module in leaf_modules(network.module):
+        for name, layer in leaf_modules(module):
             hook = lambda module, inputs, output, name=name: note(name, module, inputs, output)  # noqa: E731
-            handles.append(module.register_forward_hook(hook))
-        like = next(network.module.parameters(), torch.zeros(()))
-        with torch.no_grad():
-            network.module(torch.zeros(1, *network.input_shape, dtype=like.dtype, device=like.device))
+            handles.append(layer.register_forward_hook(hook))
+        if module is not network.module:
+            return run_hollow(module, network.input_shape)
+        run_real(module, network.input_shape)
     finally:
         for handle in handles:
             handle.remove()
-    return shapes
+    return True
 
 
 def _moves_channels(module: nn.Module, inputs: tuple[Any, ...], output: Tensor, channels_last: list[Tensor]) -> bool:
@@ -109,15 +144,25 @@ def _moves_channels(module: nn.Module, inputs: tuple[Any, ...], output: Tensor, 
     return follows and output.shape == inputs[0].shape
 
 
-def _windows(network: Network) -> dict[str, tuple[int | None, int | None]]:
-    graph = trace(network.module)
-    windows: dict[str, tuple[int | None, int | None]] = {}
-    if graph is None:
-        return windows
+def _with_blocks(shapes: Mapping[str, Shape], leaves: Set[str], anatomy: Anatomy) -> dict[str, Shape]:
+    """Return the shapes with those of blocks among them, in the order of the graph; layers that it lacks come last."""
+    ends = anatomy.traced.ends
+    place = {node: index for index, node in enumerate(anatomy.traced.module.graph.nodes)}
+    known = dict(shapes)
+    for name, node in ends.items():
+        field = anatomy.fields.get(node)
+        moved = field is not None and field.channels_last
+        if name not in leaves and not moved and len(anatomy.shapes.get(node, ())) in (2, 4):
+            known[name] = anatomy.shapes[node]
+    order = sorted(known, key=lambda name: place[ends[name]] if name in ends else len(place))
+    return {name: known[name] for name in order}
+
+
+def _windows(network: Network, anatomy: Anatomy) -> dict[str, tuple[int, int]]:
     sides = network.input_shape[1:]
-    for node, field in receptive_fields(graph).items():
-        if node.op == "call_module" and str(node.target) not in windows:
-            fits = field is not None and field.size[0] <= sides[0] and field.size[1] <= sides[1]
-            known = (max(field.size), max(field.jump)) if field is not None and fits else (None, None)
-            windows[str(node.target)] = known
-    return windows
+    fields = {name: anatomy.fields.get(node) for name, node in anatomy.traced.ends.items()}
+    return {
+        name: (max(field.size), max(field.jump))
+        for name, field in fields.items()
+        if field is not None and field.size[0] <= sides[0] and field.size[1] <= sides[1]
+    }

@@ -12,6 +12,7 @@ from torch import nn
 
 from raygen.errors import NetworkError, SettingsError, WeightsError
 from raygen.networks.factories import Defaults, build_network, defaults_of, download_weights
+from raygen.networks.metadata import with_metadata
 from raygen.networks.network import Network, NetworkSettings, wrap_network
 from raygen.networks.weights import fit_weights, read_description, read_tensors, state_dict_of
 from raygen.settings import Settings
@@ -33,19 +34,21 @@ def load_network(settings: NetworkSettings, *, seed: int = 0) -> Network:
 
     ``weights`` is a file (a state_dict in .pt, .pth or .safetensors, or a raygen checkpoint, which also says which
     network it is), "DEFAULT" for torchvision's download, or "random" for the untrained network of ``seed``.
-    What settings give explicitly goes before what the checkpoint or torchvision say of the input and the classes.
+    What settings give explicitly goes before what a file beside the weights says, and that before what the checkpoint
+    or torchvision say of the input and the classes; see :mod:`raygen.networks.metadata`.
 
     Raises:
         NetworkError: if the network is unknown, cannot be built, has no weights given, or does not take its input.
         WeightsError: if the weights cannot be read or do not fit.
     """
+    settings, names = with_metadata(settings)
     description = None if settings.weights is None else _describe(settings.weights)
     if description is not None:
         _check_same(settings, description)
         settings = settings.model_copy(update={"network": description.network, "arguments": description.arguments})
     module = build_network(settings.network, settings.arguments, seed)
     _load_weights(module, settings)
-    return _with_input(module, settings, description)
+    return _with_input(module, settings, description, names)
 
 
 def _describe(weights: str) -> _Description | None:
@@ -82,7 +85,9 @@ def _load_weights(module: nn.Module, settings: NetworkSettings) -> None:
         fit_weights(module, read_tensors(Path(weights)), where=f"weights {weights}")
 
 
-def _with_input(module: nn.Module, settings: NetworkSettings, stored: _Description | None) -> Network:
+def _with_input(
+    module: nn.Module, settings: NetworkSettings, stored: _Description | None, listed: tuple[str, ...] | None
+) -> Network:
     name = settings.network
     default = defaults_of(name, module) if stored is None else _stored_defaults(stored)
     channels = settings.channels or default.channels
@@ -103,6 +108,9 @@ def _with_input(module: nn.Module, settings: NetworkSettings, stored: _Descripti
     names = default.class_names if len(default.class_names) == classes else ()
     if settings.class_names is not None:
         names = _read_names(settings.class_names, classes)
+    elif listed is not None:
+        _check_count(listed, classes, f"class_names beside {settings.weights}", f"list {classes} names")
+        names = listed
     return replace(network, class_names=names)
 
 
@@ -136,6 +144,10 @@ def _read_names(path: str, classes: int) -> tuple[str, ...]:
         what = f"cannot be read ({type(error).__name__})"
         raise NetworkError(what, where=where, right=right) from None
     names = tuple(line.strip() for line in lines if line.strip())
+    _check_count(names, classes, where, right)
+    return names
+
+
+def _check_count(names: tuple[str, ...], classes: int, where: str, right: str) -> None:
     if len(names) != classes:
         raise NetworkError(f"holds {len(names)} names for {classes} outputs", where=where, right=right)
-    return names

@@ -17,9 +17,14 @@ from raygen.settings import Settings
 
 
 class NetworkSettings(Settings):
-    """Which network, which weights, and what its input means where neither of them says."""
+    """Which network, which weights, and what its input means.
 
-    network: str = Field("lenet", description='"lenet", a torchvision name, or "package.module:factory"')
+    What is not given is taken from a file beside the weights, from the checkpoint or from torchvision.
+    """
+
+    network: str = Field(
+        "lenet", description='"lenet", "caffe_alexnet", "caffenet", a torchvision name, or "package.module:factory"'
+    )
     weights: str | None = Field(
         None, description='file (.pt, .pth, .safetensors), "DEFAULT" for torchvision\'s download, or "random"'
     )

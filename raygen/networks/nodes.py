@@ -1,138 +1,96 @@
-"""Nodes by name: ``layer:channel``, with ranges, class names and positions."""
+"""A node of a network, and how it is written."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from raygen.errors import NodeError, closest
+from raygen.errors import NodeError
 from raygen.networks.layers import Layer
 from raygen.networks.network import Network
+from raygen.networks.terms import Terms, format_terms, label_terms, normal_terms, read_terms
 
-_SEPARATORS = re.compile(r"[\s,]*")
-_LAYER = re.compile(r"[^\s,:@]+")
-_CHANNELS = re.compile(r"(\*)(?![^\s,@])|(\d+)(?:-(\d+))?(?![^\s,@])")
-_POSITION = re.compile(r"@(\d+),(\d+)(?![^\s,])")
-_END = re.compile(r"$|[\s,@]")
+_WRITTEN = re.compile(r"(?P<layer>[^\s,:@]+):(?P<channel>\d+|\[[^\]]*\])(?P<ends>(?:@[^@]+)*)")
+_POSITION = re.compile(r"(\d+),(\d+)")
 
 
 @dataclass(frozen=True, order=True)
 class Node:
-    """One node of a network, written ``layer:channel`` or ``layer:channel@row,column``.
+    """One node of a network: a channel of a layer, or a weighted sum of its channels.
+
+    Written ``layer:channel`` or, for a sum, ``layer:[0.5*12+7]`` or ``layer:[9-950]``, then where on the map, then
+    ``@relu``: ``conv2:7``, ``conv2:7@3,4``, ``conv2:7@mean``, ``features.1:[3-5]@mean@relu``. What ``str`` writes,
+    :func:`read_node` and :func:`parse_nodes` read back as an equal node.
 
     Attributes:
         layer: dotted name of the module.
-        channel: from 0.
+        channel: from 0; of a sum its first.
         position: (row, column) on the layer's map; None for the centre, and for layers without a map.
+        mean: whether the mean over the whole map is meant instead; of a map that holds the classes it always is where
+            there is no position, and this stays False.
+        after: of a layer that ends with a ReLU, whether its output is meant instead of its input.
+        terms: channels with their weights, as :func:`sum_node` makes them; empty for a channel alone.
     """
 
     layer: str
     channel: int
     position: tuple[int, int] | None = None
+    mean: bool = False
+    after: bool = False
+    terms: Terms = ()
 
     def __str__(self) -> str:
-        return f"{self.layer}:{self.channel}" + ("" if self.position is None else "@{},{}".format(*self.position))
+        return f"{self.layer}:{format_terms(self.terms) if self.terms else self.channel}{self.ending}"
+
+    @property
+    def ending(self) -> str:
+        """Where on the map, and whether after the ReLU: ``@3,4``, ``@mean@relu``; mostly empty.
+
+        Nodes with the same layer and ending may share a batch.
+        """
+        place = "@mean" if self.mean else "" if self.position is None else "@{},{}".format(*self.position)
+        return place + ("@relu" if self.after else "")
 
 
-def parse_nodes(text: str, network: Network, layers: Sequence[Layer]) -> tuple[Node, ...]:
-    """Return the nodes that ``text`` lists, in its order, each once.
-
-    Items are separated by commas or spaces: ``layer`` (all its channels), ``layer:*``, ``layer:7``, ``layer:3-17``
-    (both ends included) or ``layer:class name``, each with an optional ``@row,column``. A number is always a channel.
-    Of the class names that match, the longest counts; underscores stand for spaces, and case only tells apart names
-    that are otherwise the same.
+def sum_node(
+    layer: str,
+    terms: Iterable[tuple[int, float]],
+    *,
+    position: tuple[int, int] | None = None,
+    mean: bool = False,
+    after: bool = False,
+) -> Node:
+    """Return the node of a weighted sum of channels, in one form however it is written.
 
     Raises:
-        NodeError: if an item names a layer, channel, class or position that is not there, or there is no item.
+        NodeError: if nothing is left of the sum.
     """
-    known = {layer.name: layer for layer in layers}
-    nodes: dict[Node, None] = {}
-    place = _skip(text, 0)
-    while place < len(text):
-        layer, place = _read_layer(text, place, known)
-        channels, place = _read_channels(text, place, layer, network)
-        position, place = _read_position(text, place, layer)
-        nodes.update((Node(layer.name, channel, position), None) for channel in channels)
-        place = _skip(text, place)
-    if not nodes:
-        raise NodeError("no node is named", where="nodes", right="give layer:channel, such as conv2:7")
-    return tuple(nodes)
+    kept = normal_terms(terms)
+    if not kept:
+        raise NodeError("the weighted sum is 0", where=f"nodes {layer}", right="give channels with weights, as [3-5]")
+    alone = len(kept) == 1 and kept[0][1] == 1
+    return Node(layer, kept[0][0], position, mean, after, () if alone else kept)
+
+
+def read_node(text: str) -> Node:
+    """Return the node that ``str`` wrote; whether a network has it is not looked at.
+
+    Raises:
+        NodeError: if ``text`` is something else.
+    """
+    found = _WRITTEN.fullmatch(text)
+    node = None if found is None else _read(found["layer"], found["channel"], found["ends"].split("@")[1:])
+    if node is None or str(node) != text:
+        raise NodeError("is no node as raygen writes it", where=f"node {text}", right="give one such as conv2:7@3,4")
+    return node
 
 
 def node_label(node: Node, network: Network, layers: Sequence[Layer]) -> str | None:
-    """Return the class name of a node of the class layer, None for any other node."""
-    classes = any(layer.name == node.layer and layer.is_classes for layer in layers)
-    return network.class_names[node.channel] if classes else None
-
-
-def _skip(text: str, place: int) -> int:
-    found = _SEPARATORS.match(text, place)
-    return found.end() if found else place
-
-
-def _read_layer(text: str, place: int, known: dict[str, Layer]) -> tuple[Layer, int]:
-    found = _LAYER.match(text, place)
-    name = found[0] if found else _item(text, place)
-    if found is None or name not in known:
-        raise NodeError(f"unknown layer {name!r}", where=f"nodes {_item(text, place)}", right=closest(name, known))
-    return known[name], found.end()
-
-
-def _read_channels(text: str, place: int, layer: Layer, network: Network) -> tuple[Sequence[int], int]:
-    if not text.startswith(":", place):
-        return range(layer.channels), place
-    place += 1
-    found = _CHANNELS.match(text, place)
-    if found is None:
-        return _read_class(text, place, layer, network)
-    if found[1]:
-        return range(layer.channels), found.end()
-    first, last = int(found[2]), int(found[3] or found[2])
-    where, right = f"nodes {layer.name}:{found[0]}", f"channels of {layer.name} are 0-{layer.channels - 1}"
-    if max(first, last) >= layer.channels:
-        raise NodeError(f"there is no channel {max(first, last)}", where=where, right=right)
-    if first > last:
-        raise NodeError(f"the range {found[0]} is empty", where=where, right=f"give {last}-{first}")
-    return range(first, last + 1), found.end()
-
-
-def _read_class(text: str, place: int, layer: Layer, network: Network) -> tuple[Sequence[int], int]:
-    rest = text[place:].replace("_", " ")
-    item = _item(text, place).split("@")[0]
-    where = f"nodes {layer.name}:{item}"
-    if not layer.is_classes:
-        right = f"give a channel 0-{layer.channels - 1}, a range such as 0-3, or *"
-        raise NodeError(f"{item!r} is no channel of {layer.name}", where=where, right=right)
-    names = [name.replace("_", " ") for name in network.class_names]
-    matches = [
-        channel
-        for channel, name in enumerate(names)
-        if rest[: len(name)].casefold() == name.casefold() and _END.match(rest, len(name))
-    ]
-    longest = max((len(names[channel]) for channel in matches), default=0)
-    matches = [channel for channel in matches if len(names[channel]) == longest > 0]
-    exact = [channel for channel in matches if rest.startswith(names[channel])]
-    matches = exact or matches
-    if not matches:
-        raise NodeError(f"unknown class {item!r}", where=where, right=closest(item, network.class_names))
-    if len(matches) > 1:
-        what = f"{len(matches)} classes bear the name {names[matches[0]]!r}"
-        right = "give the channel: " + " or ".join(str(channel) for channel in matches)
-        raise NodeError(what, where=where, right=right)
-    return matches, place + longest
-
-
-def _read_position(text: str, place: int, layer: Layer) -> tuple[tuple[int, int] | None, int]:
-    if not text.startswith("@", place):
-        return None, place
-    found = _POSITION.match(text, place)
-    where = f"nodes {layer.name}"
-    if found is None:
-        raise NodeError(f"{_item(text, place)!r} is no position", where=where, right="give @row,column, such as @3,4")
-    position = int(found[1]), int(found[2])
-    check_position(position, layer.map_size, where=f"{where}{found[0]}", layer=layer.name)
-    return position, found.end()
+    """Return the class name of a node of the class layer (``ostrich - orange`` of a sum), None for any other node."""
+    if not any(layer.name == node.layer and layer.is_classes for layer in layers):
+        return None
+    return label_terms(node.terms or ((node.channel, 1.0),), network.class_names)
 
 
 def check_position(position: tuple[int, int], map_size: tuple[int, int] | None, *, where: str, layer: str) -> None:
@@ -145,5 +103,10 @@ def check_position(position: tuple[int, int], map_size: tuple[int, int] | None, 
         raise NodeError(what, where=where, right=f"rows are 0-{height - 1}, columns 0-{width - 1}")
 
 
-def _item(text: str, place: int) -> str:
-    return text[place:].split(",", maxsplit=1)[0].strip()[:60]
+def _read(layer: str, channel: str, ends: Sequence[str]) -> Node | None:
+    terms = read_terms(channel) if channel.startswith("[") else ((int(channel), 1.0),)
+    places = [found for end in ends if (found := _POSITION.fullmatch(end))]
+    if terms is None or not normal_terms(terms):
+        return None
+    position = (int(places[0][1]), int(places[0][2])) if places else None
+    return sum_node(layer, terms, position=position, mean="mean" in ends, after="relu" in ends)

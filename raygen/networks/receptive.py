@@ -1,114 +1,96 @@
-"""Receptive fields: how many input pixels a response sees, and how far apart neighbours see."""
+"""Receptive fields: which input pixels a response sees, and how far apart neighbours see."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import fx, nn
-from torch.nn import functional as F
-from torchvision.models.convnext import LayerNorm2d
-from torchvision.ops import StochasticDepth
 
-from raygen.networks.tracing import module_of
-
-Pair = tuple[int, int]
+from raygen.networks.steps import Pair, Shapes, Window, is_channel_step, step_of
+from raygen.networks.tracing import Traced, module_of
 
 
 @dataclass(frozen=True)
 class Field:
-    """The window of a response in the input.
+    """The window of a response in the input: response i sees pixels first + i * jump to last + i * jump.
 
     Attributes:
-        size: (height, width) in pixels.
+        first, last: (row, column) of the corners for response (0, 0); outside the image where it sees padding.
         jump: (down, right) distance of neighbouring responses' windows, in pixels.
-        plain: whether only one path leads here, of steps that :func:`without_padding` can handle.
+        channels_last: whether the value is (N, rows, columns, channels).
     """
 
-    size: Pair = (1, 1)
+    first: Pair = (0, 0)
+    last: Pair = (0, 0)
     jump: Pair = (1, 1)
-    plain: bool = True
+    channels_last: bool = False
+
+    @property
+    def size(self) -> Pair:
+        """(height, width) in pixels."""
+        return self.last[0] - self.first[0] + 1, self.last[1] - self.first[1] + 1
+
+    def interior(self, image: Pair, map_size: Pair) -> Pair | None:
+        """Return the response nearest to the map's centre that sees no padding; None where all see some."""
+        places = [self._nearest(axis, image[axis], map_size[axis]) for axis in (0, 1)]
+        return None if places[0] is None or places[1] is None else (places[0], places[1])
+
+    def _nearest(self, axis: int, image: int, side: int) -> int | None:
+        first, last, jump = self.first[axis], self.last[axis], self.jump[axis]
+        inside = [i for i in range(side) if first + i * jump >= 0 and last + i * jump < image]
+        return min(inside, key=lambda i: abs(i - side // 2), default=None)
 
 
-_WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-_POINTWISE = (
-    nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish,
-    nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh,
-    nn.Dropout, nn.Dropout2d, nn.BatchNorm2d, nn.LocalResponseNorm, LayerNorm2d, StochasticDepth,
-)  # fmt: skip
-_FUNCTIONS: tuple[Callable[..., Any], ...] = (
-    F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.hardswish, F.hardsigmoid, F.dropout, F.dropout2d,
-    torch.relu, torch.relu_, torch.sigmoid, torch.tanh,
-)  # fmt: skip
-_METHODS = ("relu", "relu_", "sigmoid", "tanh", "contiguous", "clone", "add", "add_", "mul", "mul_")
-# Where paths meet, or channels are picked: the widest of them.
-_JOINS = (
-    torch.cat, torch.add, torch.mul, operator.add, operator.iadd, operator.mul, operator.imul,
-    operator.getitem, torch.unsqueeze,
-)  # fmt: skip
-POOLS: dict[Callable[..., Any], tuple[str, ...]] = {
-    F.max_pool2d: ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode"),
-    torch.max_pool2d: ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode"),
-    F.avg_pool2d: ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),
-}
+def receptive_fields(traced: Traced, shapes: Shapes) -> dict[fx.Node, Field | None]:
+    """Return the field of every step, None where a response sees the whole input or it is not defined.
 
-
-def receptive_fields(graph: fx.GraphModule) -> dict[fx.Node, Field | None]:
-    """Return the receptive field of every node, None where a response sees the whole input or it is not defined."""
+    Values without a grid, such as weights, have none and are no part of the result.
+    """
     fields: dict[fx.Node, Field | None] = {}
-    for node in graph.graph.nodes:
-        fields[node] = Field() if node.op == "placeholder" else _field(graph, node, fields)
+    inputs = 0
+    for node in traced.module.graph.nodes:
+        if node.op == "placeholder":
+            fields[node] = Field() if inputs == 0 else None
+            inputs += 1
+        elif step_of(traced.module, node, shapes) != "constant":
+            fields[node] = _field(traced.module, node, fields, shapes)
     return fields
 
 
-def pair(value: int | Sequence[int]) -> Pair:
-    """Return (height, width) of a value given once for both or for each."""
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[-1]))
-
-
-def pool_arguments(node: fx.Node) -> dict[str, Any]:
-    """Return the arguments of a functional pooling by name."""
-    return {**dict(zip(POOLS[_function(node)], node.args, strict=False)), **node.kwargs}
-
-
-def is_pool(node: fx.Node) -> bool:
-    """Say whether ``node`` calls a pooling function."""
-    return node.op == "call_function" and node.target in POOLS
-
-
-def _function(node: fx.Node) -> Callable[..., Any]:
-    assert callable(node.target)
-    return node.target
-
-
-def _field(root: nn.Module, node: fx.Node, fields: Mapping[fx.Node, Field | None]) -> Field | None:
-    sources = [fields[source] for source in node.all_input_nodes]
+def _field(root: nn.Module, node: fx.Node, fields: Mapping[fx.Node, Field | None], shapes: Shapes) -> Field | None:
+    sources = [fields[source] for source in node.all_input_nodes if source in fields]
     known = [source for source in sources if source is not None]
-    if not sources or len(known) < len(sources):
+    if not known or len(known) < len(sources):
         return None
-    layer = module_of(root, node)
-    if isinstance(layer, _WINDOWS):
-        dilation = () if isinstance(layer, nn.AvgPool2d) else (layer.dilation,)
-        return _step(known[0], layer.kernel_size, layer.stride, *dilation)
-    if is_pool(node):
-        given = pool_arguments(node)
-        stride = given.get("stride") or given["kernel_size"]
-        return _step(known[0], given["kernel_size"], stride, given.get("dilation", 1))
-    if type(layer) in _POINTWISE or node.target in _FUNCTIONS or (node.op == "call_method" and node.target in _METHODS):
-        return known[0] if len(known) == 1 else _join(known)
-    return _join(known) if node.target in _JOINS else None
+    step = step_of(root, node, shapes)
+    if isinstance(step, Window):
+        return None if known[0].channels_last else _through(known[0], step)
+    if step in ("to_last", "to_first"):
+        turns = known[0].channels_last != (step == "to_last")
+        return Field(known[0].first, known[0].last, known[0].jump, step == "to_last") if turns else None
+    if known[0].channels_last and is_channel_step(module_of(root, node)):
+        return known[0]
+    return _join(known) if step == "same" and _one_grid(node, shapes) else None
 
 
-def _step(source: Field, kernel: Any, stride: Any, dilation: Any = 1) -> Field:
-    kernel, stride, dilation = pair(kernel), pair(stride), pair(dilation)
-    size = tuple(source.size[i] + dilation[i] * (kernel[i] - 1) * source.jump[i] for i in (0, 1))
-    jump = tuple(source.jump[i] * stride[i] for i in (0, 1))
-    return Field((size[0], size[1]), (jump[0], jump[1]), source.plain)
+def _one_grid(node: fx.Node, shapes: Shapes) -> bool:
+    sides = {shapes[source][-2:] for source in node.all_input_nodes if len(shapes.get(source, ())) >= 3}
+    return len(sides - {(1, 1)}) <= 1
 
 
-def _join(fields: Sequence[Field]) -> Field:
-    size, jump = ([max(getattr(field, name)[i] for field in fields) for i in (0, 1)] for name in ("size", "jump"))
-    return Field((size[0], size[1]), (jump[0], jump[1]), plain=False)
+def _through(source: Field, step: Window) -> Field:
+    first = tuple(source.first[i] - step.padding[i] * source.jump[i] for i in (0, 1))
+    reach = tuple(step.dilation[i] * (step.kernel[i] - 1) - step.padding[i] for i in (0, 1))
+    last = tuple(source.last[i] + reach[i] * source.jump[i] for i in (0, 1))
+    jump = tuple(source.jump[i] * step.stride[i] for i in (0, 1))
+    return Field((first[0], first[1]), (last[0], last[1]), (jump[0], jump[1]))
+
+
+def _join(fields: Sequence[Field]) -> Field | None:
+    """Return the hull of windows on one grid; None where the grids differ."""
+    if len({(field.jump, field.channels_last) for field in fields}) > 1:
+        return None
+    first = tuple(min(field.first[i] for field in fields) for i in (0, 1))
+    last = tuple(max(field.last[i] for field in fields) for i in (0, 1))
+    return Field((first[0], first[1]), (last[0], last[1]), fields[0].jump, fields[0].channels_last)

@@ -7,12 +7,15 @@ from functools import cached_property
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from raygen.errors import NodeError
 from raygen.networks.cut import Cut
+from raygen.networks.late_relu import with_late_relus
 from raygen.networks.nodes import check_position
+from raygen.networks.polyphase import with_polyphase_gradients
 from raygen.networks.readout import MeanReadout, RowReadout, is_pixelwise, split_last
+from raygen.networks.trim import trim_graph
 
 Precision = Literal["float32", "bfloat16", "float64"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -22,33 +25,50 @@ class NodeScores:
     """Scores of many nodes of one layer, packed in one batch: row i belongs to channel ``channels[i]``.
 
     The score is the response of the cut's layer: of a layer without a map its channel, of a map the channel at
-    ``position`` or else at the centre (rows // 2, columns // 2), and of a map that holds the classes the mean over the
-    map. No gradient is ever taken with respect to weights. A row's score depends on the
+    ``position`` or else at the centre (rows // 2, columns // 2), and with ``mean``, or of a map that holds the classes,
+    the mean over the map. No gradient is ever taken with respect to weights. A row's score depends on the
     other rows by no more than round-off.
 
     Args:
         cut: the network up to the layer; not changed.
         channels: (N,) int64, the channel of each row.
         position: (row, column) on the cut's map, for all rows.
+        mean: take the mean over the map instead, for all rows.
+        weights: (N, channels of the layer) floating; where given, the score of row i is the sum of all channels with
+            these weights, a direction, and ``channels`` only says what a row is called.
 
     Raises:
-        NodeError: if a channel or the position is not there; of a cropped cut there is only the position 0,0.
+        NodeError: if a channel or the position is not there, or the weights do not fit; of a cropped cut there is only
+            the position 0,0, and no mean.
     """
 
-    def __init__(self, cut: Cut, channels: Tensor, position: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        cut: Cut,
+        channels: Tensor,
+        position: tuple[int, int] | None = None,
+        *,
+        mean: bool = False,
+        weights: Tensor | None = None,
+    ) -> None:
         self.cut = cut
         self.channels = channels.detach().clone().to(torch.int64)
         self.position = position
+        self.weights = None if weights is None else weights.detach().clone()
         _check(cut, self.channels, position)
+        _check_sum(cut, self.channels, self.weights, mean=mean)
         height, width = cut.map_size or (1, 1)
         self._place = position or (height // 2, width // 2)
-        self._mean = position is None and cut.is_classes and height * width > 1
+        self._mean = position is None and (mean or cut.is_classes) and height * width > 1
         like = next(cut.module.parameters(), torch.zeros(()))
         self._dtype, self._device = like.dtype, like.device
-        self._format: torch.memory_format = torch.contiguous_format
+        self._format = torch.channels_last
         self._precision: Precision | None = None
-        self._body, self._last, self._readout = self._split()
+        body, self._last, self._readout = self._split()
+        # The cut's own module stays as it is.
+        self._body = with_polyphase_gradients(with_late_relus(copy.deepcopy(body))).to(memory_format=self._format)
         self.channels = self.channels.to(self._device)
+        self.weights = None if self.weights is None else self.weights.to(self._device)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the scores (N,) of ``x`` (N, C, h, w) in the dtype of ``x``, which must be float32 or float64.
@@ -63,7 +83,10 @@ class NodeScores:
         if self._readout is not None:
             scores: Tensor = self._readout(features)
             return scores.to(x.dtype)
-        return self._reduce(features).gather(1, self.channels[:, None])[:, 0].to(x.dtype)
+        responses = self._reduce(features)
+        if self.weights is not None:
+            return (responses.to(x.dtype) * self.weights.to(x.dtype)).sum(1)
+        return responses.gather(1, self.channels[:, None])[:, 0].to(x.dtype)
 
     def responses(self, x: Tensor) -> Tensor:
         """Return what the scores of all channels are, (M, channels), for any number of inputs ``x`` (M, C, h, w)."""
@@ -88,12 +111,22 @@ class NodeScores:
         other._readout = None if self._readout is None else copy.deepcopy(self._readout).to(dtype=wide)
         return other
 
+    def rows(self, chosen: Tensor) -> NodeScores:
+        """Return the scores of some rows alone, over the same network; ``chosen`` (N,) says which, or holds numbers."""
+        other = copy.copy(self)
+        other.__dict__.pop("_double", None)
+        other.channels = self.channels[chosen]
+        other.weights = None if self.weights is None else self.weights[chosen]
+        other._readout = None if self._readout is None else self._readout.of_rows(chosen)
+        return other
+
     def to(self, device: torch.device | str) -> NodeScores:
         """Return the same scores on ``device``."""
         other = copy.copy(self)
         other.__dict__.pop("_double", None)
         other._device = torch.device(device)
         other.channels = self.channels.to(device)
+        other.weights = None if self.weights is None else self.weights.to(device)
         other._body = copy.deepcopy(self._body).to(device=device)
         other._last = copy.deepcopy(self._last).to(device=device)
         other._readout = None if self._readout is None else copy.deepcopy(self._readout).to(device=device)
@@ -106,17 +139,29 @@ class NodeScores:
     def _other_precision(self, x: Tensor) -> bool:
         return self._precision is None and x.dtype == torch.float64 != self._dtype
 
-    def _split(self) -> tuple[nn.Module, nn.Module, nn.Module | None]:
-        parts = split_last(self.cut.module)
+    def _split(self) -> tuple[nn.Module, nn.Module, RowReadout | MeanReadout | None]:
+        module = self._trim()
+        parts = split_last(module)
         if parts is None:
-            return self.cut.module, nn.Identity(), None
+            return module, nn.Identity(), None
         body, last = parts
         channels = self.channels.to(last.weight.device)
         if not self._mean:
-            return body, last, RowReadout(last, channels, self._place)
+            return body, last, RowReadout(last, channels, self._place, self._weights_like(last))
         if isinstance(last, nn.Conv2d) and is_pixelwise(last):
-            return body, last, MeanReadout(last, channels)
-        return self.cut.module, nn.Identity(), None
+            return body, last, MeanReadout(last, channels, self._weights_like(last))
+        return module, nn.Identity(), None
+
+    def _trim(self) -> nn.Module:
+        """Return the cut's module, which computes the whole map only where that is needed."""
+        module = self.cut.module
+        if self._mean or self.cut.map_size in (None, (1, 1)) or not isinstance(module, fx.GraphModule):
+            return module
+        place, self._place = self._place, (0, 0)
+        return trim_graph(module, self.cut.input_shape, place)
+
+    def _weights_like(self, layer: nn.Conv2d | nn.Linear) -> Tensor | None:
+        return None if self.weights is None else self.weights.to(layer.weight)
 
     def _reduce(self, response: Tensor) -> Tensor:
         if response.ndim == 2:
@@ -138,3 +183,15 @@ def _check(cut: Cut, channels: Tensor, position: tuple[int, int] | None) -> None
     if position is not None:
         layer = f"{cut.layer} (cropped to one response)" if cut.cropped else cut.layer
         check_position(position, cut.map_size, where=where, layer=layer)
+
+
+def _check_sum(cut: Cut, channels: Tensor, weights: Tensor | None, *, mean: bool) -> None:
+    where = f"layer {cut.layer}"
+    if mean and (cut.cropped or cut.map_size is None):
+        what = "is cropped to one response" if cut.cropped else "has no map"
+        raise NodeError(f"{what}, which has no mean", where=where, right="cut it with crop=False, or leave mean out")
+    shape = (len(channels), cut.channels)
+    if weights is not None and tuple(weights.shape) != shape:
+        raise NodeError(f"weights of shape {tuple(weights.shape)}", where=where, right=f"give them as {shape}")
+    if weights is not None and not (weights.is_floating_point() and bool(weights.isfinite().all())):
+        raise NodeError("weights that are no finite numbers", where=where, right="give finite floating numbers")

@@ -1,13 +1,37 @@
-"""A module as a graph of its leaf modules and functions."""
+"""A module as a graph of its leaf modules and functions, with the value that each layer puts out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torchvision
 from torch import fx, nn
+from torch.nn import functional as F
+
+_IN_PLACE: tuple[Callable[..., Any], ...] = (
+    operator.iadd, operator.isub, operator.imul, operator.itruediv, torch.relu_, F.relu_, F.leaky_relu_, F.elu_,
+)  # fmt: skip
+_RELU_FUNCTIONS: tuple[Callable[..., Any], ...] = (F.relu, F.relu_, F.relu6, torch.relu, torch.relu_)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A traced network.
+
+    Attributes:
+        module: the graph; it shares its layers with the module that was traced. No value is used after a step has
+            changed it in place: what the step returns is used instead.
+        ends: by dotted name the node that puts out a layer's response the first time that it runs: of every layer,
+            and of every block (a module made of others) that ends with a step of its own, such as a sum.
+    """
+
+    module: fx.GraphModule
+    ends: dict[str, fx.Node]
 
 
 def is_leaf(module: nn.Module) -> bool:
@@ -31,21 +55,35 @@ class _Tracer(fx.Tracer):
 
     def __init__(self) -> None:
         super().__init__(autowrap_modules=(math, torchvision.ops))
+        self.ends: dict[str, fx.Node] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return is_leaf(m)
 
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        output = super().call_module(m, forward, args, kwargs)
+        if isinstance(output, fx.Proxy):
+            # A block's name is only its own where the block adds a step to its last layer.
+            taken = not is_leaf(m) and output.node in self.ends.values()
+            if not taken:
+                self.ends.setdefault(self.path_of_module(m), output.node)
+        return output
 
-def trace(module: nn.Module) -> fx.GraphModule | None:
-    """Return ``module`` as a graph that shares its layers, or None where its forward cannot be traced.
+
+def trace(module: nn.Module) -> Traced | None:
+    """Return ``module`` as a graph, or None where its forward cannot be traced.
 
     Control flow that depends on the input's values or shape cannot.
     """
+    tracer = _Tracer()
     try:
-        graph = _Tracer().trace(module)
-        return fx.GraphModule(module, graph)
+        traced = fx.GraphModule(module, tracer.trace(module))
     except Exception:  # the forward is the user's code, called with proxies: it may raise anything
         return None
+    _follow_in_place(traced)
+    return Traced(traced, tracer.ends)
 
 
 def result(graph: fx.Graph) -> Any:
@@ -56,6 +94,33 @@ def result(graph: fx.Graph) -> Any:
 def module_of(root: nn.Module, node: fx.Node) -> nn.Module | None:
     """Return the layer that ``node`` calls, or None where it calls no module."""
     return root.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def is_relu(root: nn.Module, node: fx.Node) -> bool:
+    """Say whether ``node`` is a ReLU: a layer, a function or a method."""
+    if node.op == "call_method":
+        return node.target in ("relu", "relu_")
+    return isinstance(module_of(root, node), nn.ReLU | nn.ReLU6) or node.target in _RELU_FUNCTIONS
+
+
+def _follow_in_place(traced: fx.GraphModule) -> None:
+    """Let whatever uses a value after a step that changes it in place use that step: a cut may drop it otherwise."""
+    place = {node: index for index, node in enumerate(traced.graph.nodes)}
+    for node in traced.graph.nodes:
+        changed = node.args[0] if node.args and _is_in_place(traced, node) else None
+        if isinstance(changed, fx.Node):
+            later = [user for user in changed.users if place[user] > place[node]]
+            for user in later:
+                user.replace_input_with(changed, node)
+    traced.recompile()
+
+
+def _is_in_place(root: nn.Module, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return getattr(module_of(root, node), "inplace", False) is True
+    if node.op == "call_method":
+        return str(node.target).endswith("_") and not str(node.target).endswith("__")
+    return node.op == "call_function" and (node.target in _IN_PLACE or node.kwargs.get("inplace") is True)
 
 
 def _torch_layer(module: nn.Module) -> bool:

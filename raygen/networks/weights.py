@@ -52,6 +52,7 @@ def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str)
         WeightsError: if names are missing or unexpected, or shapes differ; then nothing is copied.
     """
     own = module.state_dict()
+    tensors = _without_prefix(own, tensors)
     # Files from before batch norm counted its batches lack the counter; evaluation does not use it.
     missing = [name for name in own if name not in tensors and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in tensors if name not in own]
@@ -132,9 +133,8 @@ def state_dict_of(values: Any, where: str) -> dict[str, Tensor]:
     Raises:
         WeightsError: naming ``where``, if it is no mapping of names to tensors.
     """
-    for wrapper in _WRAPPERS:
-        if isinstance(values, Mapping) and isinstance(values.get(wrapper), Mapping):
-            values = values[wrapper]
+    while isinstance(values, Mapping) and (inner := _wrapped(values)) is not None:
+        values = inner
     if not isinstance(values, Mapping) or not values:
         what = "holds no tensors" if isinstance(values, Mapping) else f"holds a {type(values).__name__}"
         raise WeightsError(what, where=where, right=_RIGHT)
@@ -143,12 +143,33 @@ def state_dict_of(values: Any, where: str) -> dict[str, Tensor]:
             what = f"entry {str(name)!r} is a {type(value).__name__}, not a tensor"
             raise WeightsError(what, where=where, right=_RIGHT)
     tensors: dict[str, Tensor] = dict(values)
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), ""):
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     # torchvision's own DenseNet files name their layers as an older version did: norm.1 for norm1.
     old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
     return {old.sub(r"\1\2", name): value for name, value in tensors.items()}
+
+
+def _wrapped(values: Mapping[Any, Any]) -> Mapping[Any, Any] | None:
+    """Return the state_dict that a training program saved among other things, None where ``values`` is one itself."""
+    known = [values[name] for name in _WRAPPERS if isinstance(values.get(name), Mapping)]
+    if known or any(isinstance(value, Tensor) for value in values.values()):
+        return known[0] if known else None
+    others = [value for value in values.values() if isinstance(value, Mapping) and _holds_tensors(value)]
+    return others[0] if len(others) == 1 else None
+
+
+def _holds_tensors(values: Mapping[Any, Any]) -> bool:
+    return bool(values) and all(isinstance(value, Tensor) for value in values.values())
+
+
+def _without_prefix(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Take off the name that a training program gave the whole network (``model.``), where no name fits with it."""
+    prefixes = {name.split(".")[0] + "." for name in tensors}
+    if len(prefixes) != 1 or any(name in own for name in tensors):
+        return tensors
+    shorter = {name.removeprefix(next(iter(prefixes))): value for name, value in tensors.items()}
+    return shorter if any(name in own for name in shorter) else tensors
 
 
 def _load_pickle(path: Path) -> Any:

@@ -119,16 +119,15 @@ def first_pixels(network, layer, row, column):
     [
         ("lenet", "ip1"),
         ("lenet", "ip2"),
-        ("squeezenet1_1", "features.4.expand3x3"),
         ("squeezenet1_1", "classifier.1"),
-        ("resnet18", "layer2.0.conv2"),
         ("resnet18", "layer3.1.bn2"),
         ("resnet18", "fc"),
         ("googlenet", "inception4a.branch2.1.conv"),
         ("densenet121", "features.denseblock2.denselayer3.conv2"),
+        ("mobilenet_v3_small", "features.4.block.2"),
     ],
 )
-def test_layers_after_branches_and_without_maps_keep_the_full_size(name, layer):
+def test_layers_that_see_the_whole_input_or_hold_no_map_keep_the_full_size(name, layer):
     network = random_network(name, **({} if name == "lenet" else {"input_size": 96}))
     cut = cut_network(network, layer)
     assert not cut.cropped and cut.input_shape == network.input_shape

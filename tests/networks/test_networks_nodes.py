@@ -5,11 +5,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raygen.errors import NodeError
-from raygen.networks import NetworkSettings, Node, list_layers, load_network, node_label, parse_nodes
+from raygen.networks import (
+    NetworkSettings,
+    Node,
+    list_layers,
+    load_network,
+    node_label,
+    parse_nodes,
+    read_node,
+    sum_node,
+)
 
 NAMES = ("crane", "crane bird", "Cardigan", "cardigan", "projectile, missile", "ox", "ox", "2-wheeler", "T_shirt", "z")
 NETWORK = dataclasses.replace(load_network(NetworkSettings(weights="random")), class_names=NAMES)
-LAYERS = list_layers(NETWORK)
+LAYERS = tuple(dataclasses.replace(layer, rectified=layer.name in ("conv2", "relu1")) for layer in list_layers(NETWORK))
 
 
 def parse(text):
@@ -24,15 +33,32 @@ def nodes_of(layer):
     positions = st.none()
     if layer.map_size is not None:
         positions |= st.tuples(*(st.integers(0, side - 1) for side in layer.map_size))
-    return st.builds(Node, st.just(layer.name), st.integers(0, layer.channels - 1), positions)
+    channels = st.integers(0, layer.channels - 1)
+    weights = st.floats(-1e9, 1e9).filter(bool) | st.sampled_from([1.0, -1.0, 0.5, 2.0, 1e-5, 1e300, 5e-324, 1 / 3])
+    sums = st.dictionaries(channels, weights, min_size=1, max_size=4).map(lambda terms: list(terms.items()))
+    means = st.booleans() if layer.map_size is not None and not layer.is_classes else st.just(False)
+    afters = st.booleans() if layer.rectified else st.just(False)
+    return st.builds(
+        lambda terms, position, mean, after: sum_node(
+            layer.name, terms, position=None if mean else position, mean=mean, after=after
+        ),
+        channels.map(lambda channel: [(channel, 1.0)]) | sums,
+        positions,
+        means,
+        afters,
+    )
 
 
 @given(st.lists(st.sampled_from(LAYERS).flatmap(nodes_of), min_size=1, unique=True), st.sampled_from([",", " ", ", "]))
 def test_parsing_what_was_written_gives_the_nodes_back(nodes, separator):
     assert parse(separator.join(str(node) for node in nodes)) == tuple(nodes)
+    assert [read_node(str(node)) for node in nodes] == nodes
 
 
-@given(st.text(alphabet="conv12ip:*-@,0 3_", max_size=20))
+@given(
+    st.text(alphabet="conv12ip:*-@,0 3_[]{}+.meanrlu", max_size=20)
+    | st.text("[]{}+-*.12a @", max_size=12).map("ip2:{}".format)
+)
 def test_any_text_is_parsed_or_refused_in_one_line(text):
     try:
         nodes = parse(text)
@@ -59,6 +85,19 @@ def test_any_text_is_parsed_or_refused_in_one_line(text):
         ("ip2:projectile, missile, conv1:1", ["ip2:4", "conv1:1"]),
         ("ip2:2-wheeler ip2:2-3", ["ip2:7", "ip2:2", "ip2:3"]),
         ("ip2:T shirt ip2:T_shirt", ["ip2:8"]),
+        ("conv2:7@mean,conv2:7", ["conv2:7@mean", "conv2:7"]),
+        ("conv2:7@relu@1,2 conv2:1-2@mean@relu", ["conv2:7@1,2@relu", "conv2:1@mean@relu", "conv2:2@mean@relu"]),
+        ("relu1:3@relu", ["relu1:3@relu"]),
+        ("ip2:[3-5]", ["ip2:[3-5]"]),
+        ("ip2:[-5+3] ip2:[3 - 5]", ["ip2:[3-5]"]),
+        ("conv2:[0.5*12+1*7+0.5*12]@3,4, ip2:1", ["conv2:[7+12]@3,4", "ip2:1"]),
+        ("conv2:[ 2*3 - 1e-1 * 4 ] conv2", ["conv2:[2*3-0.1*4]", *(f"conv2:{channel}" for channel in range(50))]),
+        ("ip2:[3] ip2:[+3] ip2:[1*3]", ["ip2:3"]),
+        ("ip2:[-3]", ["ip2:[-3]"]),
+        ("ip2:[crane bird - projectile, missile]", ["ip2:[1-4]"]),
+        ("ip2:[T_Shirt-crane+z]", ["ip2:[8+9-0]"]),
+        ("ip2:[{2-wheeler}-0.5*{crane}]", ["ip2:[7-0.5*0]"]),
+        ("ip2:{crane} ip2:{projectile, missile},ip2:{Cardigan}", ["ip2:0", "ip2:4", "ip2:2"]),
     ],
 )
 def test_lists_ranges_and_class_names(text, nodes):
@@ -86,6 +125,22 @@ def test_lists_ranges_and_class_names(text, nodes):
         ("ip2:ox", "2 classes bear the name 'ox'; give the channel: 5 or 6"),
         ("ip2:CARDIGAN", "give the channel: 2 or 3"),
         (":3", "unknown layer"),
+        ("conv2:[3-50]", r"nodes conv2:\[3-50\]: there is no channel 50; channels of conv2 are 0-49"),
+        ("conv2:[3-3]", "the weighted sum is 0"),
+        ("conv2:[]", "is no weighted sum; give channels with signs and weights"),
+        ("conv2:[3", "is no weighted sum|is no channel"),
+        ("conv2:[3 5]", "is no channel of conv2|is no weighted sum"),
+        ("conv2:[1e999*3]", "the weight 1e999 is too large"),
+        ("conv2:[crane]", "'crane' is no channel of conv2"),
+        ("ip2:[crane-cran]", "unknown class 'cran'; did you mean crane"),
+        ("ip2:[ox-3]", "2 classes bear the name 'ox'; give the channel: 5 or 6"),
+        ("ip2:{crane", "unknown class"),
+        ("ip2:{cran}", "unknown class 'cran'; did you mean crane"),
+        ("conv1:3@relu", "conv1 does not end with a ReLU; leave @relu out"),
+        ("ip1:3@mean", "ip1 has no map; leave @mean out"),
+        ("conv2:3@mean@1,1", "'@1,1' comes after another one"),
+        ("conv2:3@relu@relu", "'@relu' comes after another one"),
+        ("conv2:3@median", "'@median' is no position; give @row,column, such as @3,4, or @mean, or @relu"),
     ],
 )
 def test_what_is_not_there_is_explained(text, message):
@@ -93,7 +148,23 @@ def test_what_is_not_there_is_explained(text, message):
         parse(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["", "conv2", "conv2:*", "conv2:1-3", "conv2:01", "conv2:[1]", "conv2:[1+1]", "conv2:[5-]", "conv2:[1-1]",
+     "conv2:1@relu@mean", "conv2:1@x", "conv2:1@mean@1,1", "conv2:[1e999*2]", "conv2:[3 5]"],
+)  # fmt: skip
+def test_what_no_node_is_written_like_is_refused(text):
+    with pytest.raises(NodeError, match="is no node as raygen writes it"):
+        read_node(text)
+
+
+def test_nodes_of_one_layer_and_ending_may_share_a_batch():
+    nodes = parse("conv2:1@mean conv2:[3-5]@mean conv2:1 conv2:2@1,1 conv2:2@relu")
+    assert [node.ending for node in nodes] == ["@mean", "@mean", "", "@1,1", "@relu"]
+
+
 def test_only_nodes_of_the_class_layer_have_labels():
+    assert node_label(parse("ip2:[crane-0.5*z+2*T_shirt]")[0], NETWORK, LAYERS) == "crane + 2 T_shirt - 0.5 z"
     assert node_label(Node("ip2", 4), NETWORK, LAYERS) == "projectile, missile"
     assert node_label(Node("ip1", 4), NETWORK, LAYERS) is None
 

@@ -1,0 +1,79 @@
+"""A small file beside the weights that says which network they are for, and what its input means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, PositiveInt
+
+from raygen.errors import NetworkError, SettingsError
+from raygen.networks.network import NetworkSettings
+from raygen.settings import Settings
+
+_SUFFIXES = (".yaml", ".yml", ".json")
+_RIGHT = "give lines of the form name: value, such as network: alexnet"
+
+
+class Metadata(Settings):
+    """What such a file may say; each of it optional, with the meaning that :class:`NetworkSettings` gives it."""
+
+    network: str | None = None
+    arguments: dict[str, Any] | None = None
+    input_size: PositiveInt | None = None
+    channels: PositiveInt | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    class_names: tuple[str, ...] | str | None = Field(None, description="names, or a text file with one a line")
+
+
+def find_metadata(weights: str | None) -> Path | None:
+    """Return the file that goes with ``weights``: of ``net.pt`` net.pt.yaml, net.yaml, or with .yml or .json."""
+    path = Path(weights or "")
+    if path.suffix not in (".pt", ".pth", ".safetensors"):
+        return None
+    places = [path.with_name(name + suffix) for name in (path.name, path.stem) for suffix in _SUFFIXES]
+    return next((place for place in places if place.is_file()), None)
+
+
+def read_metadata(path: Path) -> Metadata:
+    """Read a file of metadata.
+
+    Raises:
+        NetworkError: if it cannot be read, or says something else.
+    """
+    where = f"file {path} beside the weights"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        what = f"cannot be read ({type(error).__name__})"
+        raise NetworkError(what, where=where, right=_RIGHT) from None
+    if not isinstance(values, dict):
+        raise NetworkError(f"holds a {type(values).__name__}", where=where, right=_RIGHT)
+    try:
+        return Metadata.parse(values, where=where)
+    except SettingsError as error:
+        raise NetworkError(error.what, where=error.where, right=error.right) from None
+
+
+def with_metadata(settings: NetworkSettings) -> tuple[NetworkSettings, tuple[str, ...] | None]:
+    """Return ``settings`` with what the file beside the weights says, where they say nothing themselves.
+
+    Returns:
+        the settings, and the class names where the file lists them and the settings name no file.
+
+    Raises:
+        NetworkError: see :func:`read_metadata`.
+    """
+    path = find_metadata(settings.weights)
+    if path is None:
+        return settings, None
+    found = read_metadata(path).model_dump(exclude_none=True)
+    names = found.pop("class_names", None)
+    if isinstance(names, str):
+        found["class_names"] = str(path.parent / names)
+        names = None
+    given = settings.model_fields_set
+    update = {name: value for name, value in found.items() if name not in given}
+    return settings.model_copy(update=update), None if "class_names" in given else names
