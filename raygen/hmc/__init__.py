@@ -6,6 +6,7 @@ from raygen.hmc.export import ARVIZ_DIMS, to_arviz
 from raygen.hmc.kernel import Kernel
 from raygen.hmc.ladder import Annealing, Ladder, find_ladder
 from raygen.hmc.log_normaliser import LogNormaliser, log_normaliser, weigh
+from raygen.hmc.saving import from_tensors, to_tensors
 from raygen.hmc.settings import HmcSettings
 from raygen.hmc.state import ChainState, Parameters, ScoreFunction, StepInfo
 from raygen.hmc.streams import Noise, Streams
@@ -35,9 +36,11 @@ __all__ = [
     "draw",
     "ess_curve",
     "find_ladder",
+    "from_tensors",
     "log_normaliser",
     "potential",
     "to_arviz",
+    "to_tensors",
     "warm_up",
     "weigh",
 ]

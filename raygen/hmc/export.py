@@ -43,7 +43,7 @@ def to_arviz(
         chains: of each node.
         node: which one, in the order of the batch.
         parameters: that the chains were drawn with.
-        steps: gradients of a trajectory.
+        steps: gradients of a trajectory, where the parameters do not give each chain its own.
 
     Raises:
         IndexError: if there is no such node.
@@ -65,7 +65,9 @@ def to_arviz(
         stats["lp"] = -of_node(trace.potential)
     if parameters is not None:
         stats["step_size"] = of_node(parameters.step_size.expand(length, rows))
-    if steps is not None:
+    if parameters is not None and parameters.steps is not None:
+        stats["n_steps"] = of_node(parameters.steps.expand(length, rows))
+    elif steps is not None:
         stats["n_steps"] = np.full((chains, length), steps)
     return {
         "posterior": {"score": of_node(trace.score), "projection": of_node(trace.projections)},

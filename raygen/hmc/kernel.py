@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from raygen.errors import ScoreError
-from raygen.hmc.integrators import INTEGRATORS
+from raygen.hmc.integrators import INTEGRATORS, follow
 from raygen.hmc.state import ChainState, Parameters, ScoreFunction, StepInfo
 from raygen.hmc.streams import Noise
 
@@ -20,11 +20,12 @@ DIVERGENCE = 1000.0
 
 @dataclass(frozen=True)
 class Kernel:
-    """Hamiltonian Monte Carlo with a fixed number of steps a trajectory.
+    """Hamiltonian Monte Carlo with trajectories whose number of steps is given.
 
     Attributes:
         integrator: "rotation" (exact flow of the reference) or "leapfrog" (the paper's).
-        steps: integration steps, each one gradient, of a trajectory; 1 is a Langevin step.
+        steps: integration steps, each one gradient, of a trajectory; 1 is a Langevin step. Parameters may give each
+            chain its own.
         jitter: each trajectory's step size is the chain's times a uniform number in 1 -+ jitter, lest
             trajectories fall in step with the target's periods.
         adjusted: False takes every finite proposal (unadjusted Langevin): biased, for comparison.
@@ -60,8 +61,8 @@ class Kernel:
     ) -> tuple[ChainState, StepInfo]:
         """Move every chain once.
 
-        Evaluates ``steps`` gradients, and one value more where forces are cheap. A chain whose energy error is over
-        1000 or not finite stays where it is; its neighbours do not notice.
+        Evaluates as many gradients as a trajectory has steps, and one value more where forces are cheap. A chain whose
+        energy error is over 1000 or not finite stays where it is; its neighbours do not notice.
 
         Args:
             state: where the chains are.
@@ -70,12 +71,17 @@ class Kernel:
             noise: of this iteration, one row a chain.
         """
         jittered = parameters.step_size * (1 + self.jitter * (2 * noise.jitter - 1)) / math.sqrt(self.mass)
-        trajectory = INTEGRATORS[self.integrator](
-            score, state, noise.momentum, Parameters(jittered, parameters.tilt), self.steps
-        )
+        turned = Parameters(jittered, parameters.tilt)
+        steps = jittered.new_full(jittered.shape, self.steps, dtype=torch.int64, device="cpu")
+        if parameters.steps is not None:
+            steps = parameters.steps.cpu()
+        trajectory = follow(INTEGRATORS[self.integrator], score, state, noise.momentum, turned, steps)
         error = trajectory.work - parameters.tilt * (trajectory.end.score - state.score)
         error = torch.where(error.isfinite(), error, torch.inf)
         diverged = error > DIVERGENCE
         acceptance = (-error).clamp(max=0).exp()
         accepted = (noise.acceptance < acceptance) & ~diverged if self.adjusted else error.isfinite()
-        return trajectory.end.where(accepted, state), StepInfo(acceptance, accepted, error, diverged)
+        return trajectory.end.where(accepted, state), StepInfo(
+            acceptance, accepted, error, diverged,
+            steps=steps, length=jittered * steps.to(jittered), proposal=trajectory.end, momentum=trajectory.momentum,
+        )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field
@@ -18,7 +19,12 @@ class HmcSettings(Settings):
         "rotation",
         description="integrator: exact rotation of the reference, the paper's leapfrog, or one Langevin step",
     )
-    steps: int = Field(8, ge=1, le=10_000, description="gradients of a trajectory")
+    steps: int = Field(8, ge=1, le=10_000, description="gradients of a trajectory, at most")
+    trajectory: Literal["angle", "chees", "steps"] = Field(
+        "angle",
+        description="length of a trajectory: the angle, or adapted to each node by ChEES, or always the steps",
+    )
+    angle: float = Field(1.3, gt=0, le=math.pi / 2, description="length of a trajectory in radians, if not cut short")
     step_size: float | None = Field(
         None, gt=0, le=10, description="fixed step size, in radians for the rotation; adapted where not given"
     )
@@ -32,9 +38,13 @@ class HmcSettings(Settings):
     warm_up: int = Field(100, ge=0, le=1_000_000, description="trajectories of warm-up")
     anneal: float = Field(0.4, ge=0, le=1, description="fraction of warm-up over which the tilt rises from zero")
     chains: int = Field(8, ge=1, le=4096, description="chains of each node")
+    superchains: int | None = Field(
+        None, ge=2, le=4096,
+        description="groups of a node's chains that share a start; then nested R-hat says what has converged",
+    )  # fmt: skip
     draws: int = Field(8, ge=1, le=100_000, description="samples kept of each chain")
     thin: int = Field(10, ge=1, le=100_000, description="trajectories from one kept sample to the next")
-    r_hat: float = Field(1.05, gt=1, description="largest R-hat of a node that counts as converged")
+    r_hat: float = Field(1.05, gt=1, description="largest R-hat, or nested R-hat, of a node that counts as converged")
     ess: float = Field(
         50, gt=0, description="least effective sample size of the score for a node to count as converged"
     )
@@ -46,7 +56,7 @@ class HmcSettings(Settings):
 
     @property
     def gradients(self) -> int:
-        """Gradients of one chain, all told."""
+        """Gradients of one chain, all told, at most: shorter trajectories take fewer."""
         return (self.warm_up + self.iterations) * self.make_kernel().steps
 
     def make_kernel(self) -> Kernel:
@@ -58,4 +68,6 @@ class HmcSettings(Settings):
 
     def make_warm_up(self) -> WarmUp:
         """Return the warm-up that is asked for."""
-        return WarmUp(self.warm_up, self.anneal, self.acceptance, self.step_size, self.each_chain)
+        angle = None if self.trajectory == "steps" else self.angle
+        return WarmUp(self.warm_up, self.anneal, self.acceptance, self.step_size, self.each_chain, angle,
+                      self.trajectory == "chees")  # fmt: skip

@@ -8,7 +8,7 @@ keep f and its gradient, not b f: the tilt may change between steps (annealing, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -30,6 +30,10 @@ class ScoreFunction(Protocol):
 
     def value_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return both, as cheaply as they can be had together."""
+        ...
+
+    def rows(self, chosen: Tensor) -> Self:
+        """Return the scores of the rows where ``chosen`` (N,) holds, alone."""
         ...
 
 
@@ -59,6 +63,10 @@ class ChainState:
             gradient=torch.where(wide, self.gradient, other.gradient),
         )
 
+    def rows(self, chosen: Tensor) -> ChainState:
+        """Return the rows where ``chosen`` (N,) holds, alone."""
+        return ChainState(self.position[chosen], self.score[chosen], self.gradient[chosen])
+
 
 @dataclass(frozen=True)
 class Parameters:
@@ -67,10 +75,17 @@ class Parameters:
     Attributes:
         step_size: of the integrator, shape (N,); radians for the rotation.
         tilt: b, shape (N,).
+        steps: integration steps of a trajectory, shape (N,), int64; None takes the kernel's for all.
     """
 
     step_size: Tensor
     tilt: Tensor
+    steps: Tensor | None = None
+
+    def rows(self, chosen: Tensor) -> Parameters:
+        """Return the rows where ``chosen`` (N,) holds, alone."""
+        steps = None if self.steps is None else self.steps[chosen.to(self.steps.device)]
+        return Parameters(self.step_size[chosen], self.tilt[chosen], steps)
 
 
 @dataclass(frozen=True)
@@ -82,12 +97,19 @@ class StepInfo:
         accepted: whether the proposal was taken.
         energy_error: change of the Hamiltonian along the trajectory; infinite where it was not finite.
         diverged: whether that error was over 1000 or not finite.
+        steps: integration steps made, each one gradient; int64.
+        length: of the trajectory, its steps times their jittered size; radians for the rotation.
+        proposal: where the trajectory ended, and with which ``momentum`` (N, ...), whether taken or not.
     """
 
     acceptance: Tensor
     accepted: Tensor
     energy_error: Tensor
     diverged: Tensor
+    steps: Tensor
+    length: Tensor
+    proposal: ChainState
+    momentum: Tensor
 
 
 def along_rows(values: Tensor, like: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from raygen.hmc.kernel import Kernel
 from raygen.hmc.state import ChainState, Parameters, ScoreFunction, StepInfo
 from raygen.hmc.stepsize import DualAveraging
 from raygen.hmc.streams import Streams
+from raygen.hmc.trajectory import TrajectoryLength
 
 _FROZEN_FROM = 0.75
 """Fraction of warm-up after which the tilt is frozen and only the step size goes on."""
@@ -48,6 +49,9 @@ class WarmUp:
         acceptance: rate that the step size is driven to; ignored where the step size is given.
         step_size: a fixed step size, or None to have it adapted.
         each_chain: adapt the step size for every chain, not for every node.
+        angle: length of a trajectory in radians, which gives its steps from the step size, at most the kernel's; None
+            always takes the kernel's steps.
+        chees: whether the length is adapted for each node, from ``angle`` on.
     """
 
     iterations: int = 100
@@ -55,6 +59,8 @@ class WarmUp:
     acceptance: float = 0.65
     step_size: float | None = None
     each_chain: bool = False
+    angle: float | None = None
+    chees: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,26 +71,33 @@ class WarmUpState:
     chains: ChainState
     step_size: DualAveraging
     rule: TiltRule
+    length: TrajectoryLength | None = None
 
 
 def begin(plan: WarmUp, kernel: Kernel, chains: ChainState, rule: TiltRule) -> WarmUpState:
     """Return the state before the first iteration."""
     nodes, rows = rule.tilt.shape[0], chains.score.shape[0]
-    largest = _ANGLE / kernel.steps * math.sqrt(kernel.mass)
+    unit = math.sqrt(kernel.mass)
+    longest = _ANGLE if plan.angle is None or plan.chees else plan.angle
+    largest = unit * (longest if plan.angle is not None else longest / kernel.steps)
     # Without a tilt the rotation is exact: its search starts at the largest step and comes down with the annealing.
     # The leapfrog must resolve the reference itself, whose frequency is 1.
     first = plan.step_size or (largest if kernel.integrator == "rotation" else 0.1 * largest)
     groups = rows if plan.each_chain else nodes
     averaging = DualAveraging.begin(chains.score.new_full((groups,), first), target=plan.acceptance,
                                     largest=max(largest, first))  # fmt: skip
-    return WarmUpState(0, chains, averaging, rule)
+    length = None
+    if plan.angle is not None:
+        length = TrajectoryLength.begin(nodes, chains.score, length=unit * plan.angle, longest=unit * longest,
+                                        most_steps=kernel.steps)  # fmt: skip
+    return WarmUpState(0, chains, averaging, rule, length)
 
 
 def advance(
     plan: WarmUp, kernel: Kernel, score: ScoreFunction, streams: Streams, state: WarmUpState
 ) -> tuple[WarmUpState, StepInfo]:
     """Make one iteration of warm-up."""
-    parameters = _parameters(plan, state, state.step_size.step_size, _ramp(plan, state.iteration))
+    parameters = _parameters(state, state.step_size.step_size, _ramp(plan, state.iteration))
     noise = streams.noise(state.iteration, state.chains.position.shape[1:])
     chains, info = kernel.step(state.chains, parameters, score, noise)
     averaging = state.step_size
@@ -94,7 +107,10 @@ def advance(
         averaging = averaging.update(info.acceptance.view(averaging.log_step.shape[0], -1).mean(1))
     frozen = state.iteration >= _FROZEN_FROM * plan.iterations
     rule = state.rule if frozen else state.rule.observe(chains.gradient)
-    return WarmUpState(state.iteration + 1, chains, averaging, rule), info
+    length = state.length
+    if length is not None and plan.chees:
+        length = length.update(state.chains, info)
+    return WarmUpState(state.iteration + 1, chains, averaging, rule, length), info
 
 
 def warm_up(
@@ -110,7 +126,7 @@ def warm_up(
         state, info = advance(plan, kernel, score, streams, state)
         if on_step is not None:
             on_step(state, info)
-    return state.chains, _parameters(plan, state, state.step_size.average, 1.0)
+    return state.chains, _parameters(state, state.step_size.average, 1.0, frozen=True)
 
 
 def _ramp(plan: WarmUp, iteration: int) -> float:
@@ -118,10 +134,12 @@ def _ramp(plan: WarmUp, iteration: int) -> float:
     return min(1.0, (iteration + 1) / annealed) if annealed > 0 else 1.0
 
 
-def _parameters(plan: WarmUp, state: WarmUpState, step_size: Tensor, ramp: float) -> Parameters:
+def _parameters(state: WarmUpState, step_size: Tensor, ramp: float, *, frozen: bool = False) -> Parameters:
     rows = state.chains.score.shape[0]
-    tilt = state.rule.tilt
-    return Parameters(
-        step_size=step_size.repeat_interleave(rows // step_size.shape[0]),
-        tilt=ramp * tilt.repeat_interleave(rows // tilt.shape[0]),
-    )
+    tilt, steps = state.rule.tilt, None
+    each = step_size.repeat_interleave(rows // step_size.shape[0])
+    if state.length is not None and frozen:
+        each, steps = state.length.frozen(each)
+    elif state.length is not None:
+        steps = state.length.steps(each)
+    return Parameters(each, ramp * tilt.repeat_interleave(rows // tilt.shape[0]), steps)

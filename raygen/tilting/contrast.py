@@ -7,7 +7,7 @@ nodes whose responses differ by orders of magnitude. With the gradient in z, A' 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class ContrastTilt:
     """
 
     contrast: float
-    reference: Reference
+    reference: Reference = field(metadata={"constant": True})
     mean_signal: Tensor
     count: int = 0
 

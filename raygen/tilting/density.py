@@ -47,6 +47,15 @@ class WhitenedScore:
             return self.value(z), self.gradient(z)
         return self._differentiate(self.score, z)
 
+    def rows(self, chosen: Tensor) -> WhitenedScore:
+        """Return the score of the rows where ``chosen`` (N,) holds, alone.
+
+        A score that has a method ``rows`` of the same meaning is asked for them; of another, whose rows may differ, the
+        whole batch is evaluated, the others at zero.
+        """
+        force = None if self.force is None else _rows(self.force, chosen)
+        return WhitenedScore(_rows(self.score, chosen), self.reference, force=force)
+
     def _differentiate(self, score: Score, z: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             leaf = z.detach().requires_grad_()
@@ -58,3 +67,15 @@ class WhitenedScore:
         if tuple(z.shape[1:]) != self.reference.shape:
             raise ScoreError(f"chains of shape {tuple(z.shape[1:])} for a reference of shape {self.reference.shape}",
                              where="reference", right="make the reference of the network's input shape")  # fmt: skip
+
+
+def _rows(score: Score, chosen: Tensor) -> Score:
+    if hasattr(score, "rows"):
+        picked: Score = score.rows(chosen)
+        return picked
+    on = chosen.nonzero()[:, 0]
+
+    def among_zeros(x: Tensor) -> Tensor:
+        return score(x.new_zeros((len(chosen), *x.shape[1:])).index_copy(0, on, x))[on]
+
+    return among_zeros

@@ -8,8 +8,8 @@ from raygen.hmc import Parameters, Streams
 class Target:
     """A score by its value and gradient in closed form, and perhaps another field as its forces; counts the calls."""
 
-    def __init__(self, value, gradient, force=None):
-        self._value, self._gradient, self._force = value, gradient, force
+    def __init__(self, value, gradient, force=None, rows=None):
+        self._value, self._gradient, self._force, self._rows = value, gradient, force, rows
         self.cheap_forces = force is not None
         self.values = self.gradients = self.both = 0
 
@@ -24,6 +24,10 @@ class Target:
     def value_and_gradient(self, z):
         self.both += 1
         return self._value(z), (self._force or self._gradient)(z)
+
+    def rows(self, chosen):
+        """Of rows that are all alike: itself, so that it goes on counting."""
+        return self if self._rows is None else self._rows(chosen)
 
 
 def linear(slope, force=None):

@@ -170,7 +170,7 @@ def test_a_chain_that_fails_stays_and_its_neighbours_do_not_notice(fault, integr
         well, expected = kernel.step(well, known, sound, noise.noise(iteration, (4,)))
         assert seen.diverged.tolist() == [row == bad for row in range(6)]
         assert not seen.accepted[bad] and seen.acceptance[bad] == 0 and seen.energy_error[bad] > 1000
-        for field in StepInfo.__dataclass_fields__:
+        for field in StepInfo.__dataclass_fields__.keys() - {"proposal", "momentum"}:
             assert torch.equal(getattr(seen, field)[others], getattr(expected, field)[others])
     for field in ChainState.__dataclass_fields__:
         assert torch.equal(getattr(ill, field)[others], getattr(well, field)[others])

@@ -254,7 +254,7 @@ def test_langevin_is_one_leapfrog_step():
 
 def test_settings_name_the_gradients_that_a_chain_costs():
     settings, target = (
-        HmcSettings(steps=3, warm_up=5, draws=2, thin=2),
+        HmcSettings(steps=3, trajectory="steps", warm_up=5, draws=2, thin=2),
         quadratic(torch.eye(3, dtype=torch.float64)),
     )
     kernel, noise = settings.make_kernel(), streams(2, "0")

@@ -82,3 +82,33 @@ def test_chains_of_another_shape_are_refused_in_one_line(force):
         with pytest.raises(ScoreError, match=r"\(1, 4, 5\).*\(1, 4, 4\)") as caught:
             method(z)
         assert "\n" not in str(caught.value)
+
+
+class Scaled:
+    """Each row its own slope; whether it can give some rows alone is a matter of the subclass."""
+
+    def __init__(self, slopes):
+        self.slopes = slopes
+
+    def __call__(self, x):
+        return self.slopes * x.flatten(1).square().sum(1)
+
+
+class Rowed(Scaled):
+    def rows(self, chosen):
+        return type(self)(self.slopes[chosen])
+
+
+@pytest.mark.parametrize("kind", [Scaled, Rowed])
+@pytest.mark.parametrize("cheap", [False, True])
+def test_some_rows_alone_have_the_values_and_gradients_that_they_have_among_all(kind, cheap):
+    slopes = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
+    force = kind(0.9 * slopes) if cheap else None
+    whole = WhitenedScore(kind(slopes), WhiteNoise((1, 2, 2), 1.5), force=force)
+    z = torch.randn((4, 1, 2, 2), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    chosen = torch.tensor([True, False, False, True])
+    part = whole.rows(chosen)
+    assert part.cheap_forces is cheap
+    for got, expected in zip(part.value_and_gradient(z[chosen]), whole.value_and_gradient(z), strict=True):
+        torch.testing.assert_close(got, expected[chosen])
+    torch.testing.assert_close(part.gradient(z[chosen]), whole.gradient(z)[chosen])
