@@ -17,6 +17,7 @@ from raygen.errors import SettingsError
 from raygen.networks import NetworkSettings
 from raygen.sampling import SamplingSettings
 from raygen.settings import Settings
+from raygen.tilting import FitSettings
 from raygen.training import TrainingSettings
 
 Config = TypeVar("Config", bound=Settings)
@@ -49,11 +50,21 @@ class NodesConfig(NetworkSettings):
 class SampleConfig(NetworkSettings, DataSettings, SamplingSettings, ClusterSettings):
     """``raygen sample``."""
 
-    nodes: str = Field(description='nodes to sample, such as "conv2:0-9 ip2:*"')
+    nodes: str = Field(description='nodes to sample: "conv2:0-9 ip2:*", "ip2:[3-5]", "conv2:7@3,4", "conv2:7@mean"')
     out: str = Field(min_length=1, description="folder or URI of the run")
     actors: int | None = Field(None, ge=1, le=100_000, description="sampling processes; default as many as fit")
     local: bool = Field(False, description="sample in this process, without Ray")
     profile: str | None = Field(None, description="file of raygen tune: settings for each layer")
+
+
+class ReferenceConfig(NetworkSettings, DataSettings, FitSettings):
+    """``raygen reference``."""
+
+    nodes: str | None = Field(
+        None, description="nodes of one layer whose receptive field it is for; default the whole input"
+    )
+    crop: bool = Field(True, description="as raygen sample has it: nodes of convolutions see their receptive field")
+    out: str = Field(min_length=1, description="file to write, such as reference.safetensors")
 
 
 class GalleryConfig(Settings):

@@ -1,4 +1,4 @@
-"""The stages as functions, each with the configuration of its command: pretrain, sample, tune, gallery.
+"""The stages as functions, each with the configuration of its command: pretrain, reference, sample, tune, gallery.
 
 ``sample`` with ``local`` and everything about networks and data work without Ray; the others import it when they run.
 """
@@ -14,26 +14,32 @@ import torch
 import torchvision
 
 import raygen
-from raygen.config import PipelineConfig, PretrainConfig, SampleConfig, TuneConfig, read_mapping
+from raygen.config import PipelineConfig, PretrainConfig, ReferenceConfig, SampleConfig, TuneConfig, read_mapping
 from raygen.data import DataSettings, load_data
 from raygen.errors import SettingsError, UnfinishedError
 from raygen.gallery import GallerySummary, build_gallery
-from raygen.networks import Network, NetworkSettings, Node, list_layers, load_network, parse_nodes
+from raygen.hmc.export import Groups
+from raygen.networks import Network, NetworkSettings, Node, cut_network, list_layers, load_network, parse_nodes
 from raygen.sampling import (
     FarmReport,
     Profile,
     SamplingSettings,
+    SavedReference,
+    Source,
     UnitSampler,
     begin_run,
+    check_saved,
+    fit_reference,
     keep_freed_memory,
     sample_here,
+    trace_nodes,
 )
 from raygen.store import Run
+from raygen.tilting import FitSettings, Provenance, save_reference
 from raygen.training import EpochReport, TrainingFolder, TrainingSettings
 
 if TYPE_CHECKING:
     from raygen.cluster.tune import TuningReport
-    from raygen.data import ImageSet
 
 _PROFILED = {"contrast", "tilt", "step_size"}
 """What a profile may set for a layer."""
@@ -90,7 +96,7 @@ def sample(config: SampleConfig, on_progress: Callable[[FarmReport], None]) -> S
     nodes = parse_nodes(config.nodes, network, list_layers(network))
     profile = {} if config.profile is None else read_profile(config.profile, network)
     settings = SamplingSettings.part_of(config)
-    images = reference_images(config, network)
+    images = reference_source(config, network)
     facts = {**about(), **({"weights": config.weights} if config.weights else {})}
     run = begin_run(config.out, network, nodes, settings, images=images, about=facts, profile=profile)
     if config.local:
@@ -109,6 +115,46 @@ def sample(config: SampleConfig, on_progress: Callable[[FarmReport], None]) -> S
     return Sampled(run, report)
 
 
+def trace(config: SampleConfig) -> dict[str, Groups]:
+    """Draw in this process, without images, the chains that ``sample`` draws; nothing is written, ``out`` is not read.
+
+    Returns:
+        By node: what ArviZ reads, see ``raygen.sampling.trace_nodes``.
+
+    Raises:
+        InputError: if a setting, the network or a node is wrong.
+    """
+    network = load_network(NetworkSettings.part_of(config))
+    nodes = parse_nodes(config.nodes, network, list_layers(network))
+    profile = {} if config.profile is None else read_profile(config.profile, network)
+    device = torch.device("cuda" if config.gpus > 0 else "cpu")
+    source = reference_source(config, network)
+    return trace_nodes(network, nodes, SamplingSettings.part_of(config), images=source, device=device, profile=profile)
+
+
+def reference(config: ReferenceConfig) -> tuple[Provenance, tuple[int, int, int]]:
+    """Fit a reference to images, in a network's input units, and write it to a file.
+
+    Returns:
+        What it was fitted to, and its (C, H, W).
+
+    Raises:
+        InputError: if a setting, the network, a node or the data is wrong, or the file cannot be written.
+    """
+    network = NetworkSettings.part_of(config)
+    # Weights decide nothing here, but a file of them may say which network it is.
+    network = network.model_copy(update={"weights": network.weights or "random"})
+    loaded = load_network(network)
+    shape = loaded.input_shape
+    if config.nodes is not None:
+        layer = _one_layer(parse_nodes(config.nodes, loaded, list_layers(loaded)), "give")
+        shape = cut_network(loaded, layer, crop=config.crop).input_shape
+    images = load_data(DataSettings.part_of(config), loaded.input_shape)[0]
+    fitted, provenance = fit_reference(FitSettings.part_of(config), shape, loaded, images)
+    save_reference(config.out, fitted, provenance)
+    return provenance, shape
+
+
 def tune(config: TuneConfig, on_progress: Callable[[int, int], None]) -> TuningReport:
     """Search for the tilt and step size of a layer's nodes on Ray Tune.
 
@@ -120,12 +166,16 @@ def tune(config: TuneConfig, on_progress: Callable[[int, int], None]) -> TuningR
 
     network = load_network(NetworkSettings.part_of(config))
     nodes = parse_nodes(config.nodes, network, list_layers(network))
-    layer = _one_layer(nodes)
+    layer = _one_layer(nodes, "tune")
+    source = reference_source(config, network)
+    if isinstance(source, SavedReference):
+        check_saved(source, network, nodes, crop=config.crop)
     what = Search(
         out=config.out,
         network=network,
-        images=reference_images(config, network),
-        settings=SamplingSettings.part_of(config),
+        images=source,
+        # A trial is judged by its samples.
+        settings=SamplingSettings.part_of(config).model_copy(update={"log_z": False}),
         layer=layer,
         channels=tuple(node.channel for node in nodes),
         contrasts=config.contrasts,
@@ -180,8 +230,10 @@ def read_profile(file: str, network: Network) -> Profile:
     return layers
 
 
-def reference_images(config: SampleConfig | TuneConfig, network: Network) -> ImageSet | None:
-    """Return the images that a fitted reference is fitted to; None for another reference."""
+def reference_source(config: SampleConfig | TuneConfig, network: Network) -> Source:
+    """Return the images that a fitted reference is fitted to, or a saved reference; None for noise."""
+    if config.reference_file is not None:
+        return SavedReference.read(config.reference_file)
     if config.reference != "fitted":
         return None
     return load_data(DataSettings.part_of(config), network.input_shape)[0]
@@ -201,7 +253,7 @@ def _farm(
     config: SampleConfig,
     run: Run,
     network: Network,
-    images: ImageSet | None,
+    images: Source,
     profile: Profile,
     on_progress: Callable[[FarmReport], None],
 ) -> FarmReport:
@@ -219,9 +271,9 @@ def _farm(
         return farm.run(on_progress)
 
 
-def _one_layer(nodes: tuple[Node, ...]) -> str:
+def _one_layer(nodes: tuple[Node, ...], verb: str) -> str:
     layers = list(dict.fromkeys(node.layer for node in nodes))
     if len(layers) > 1 or any(node.position for node in nodes):
         raise SettingsError(f"nodes of {', '.join(layers)}", where="nodes",
-                            right="tune the nodes of one layer, without positions")  # fmt: skip
+                            right=f"{verb} the nodes of one layer, without positions")  # fmt: skip
     return layers[0]

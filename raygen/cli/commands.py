@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 
 import click
 
 from raygen import stages
 from raygen.cli.display import Display
 from raygen.cli.options import configured
-from raygen.cli.reports import show_epoch, show_farm, show_gallery, show_samples, show_trained
-from raygen.cli.tables import evaluation_table, layer_table
+from raygen.cli.reports import show_epoch, show_farm, show_gallery, show_reference, show_samples, show_trained
+from raygen.cli.tables import class_table, evaluation_table, layer_line, layer_table
 from raygen.config import (
     DemoConfig,
     GalleryConfig,
     NodesConfig,
     PipelineConfig,
     PretrainConfig,
+    ReferenceConfig,
     SampleConfig,
     TuneConfig,
 )
@@ -64,12 +64,25 @@ def pretrain(config: PretrainConfig) -> None:
 
 
 @click.command()
+@click.option("--classes", is_flag=True, help="List the classes and their channels instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @configured(NodesConfig)
-def nodes(config: NodesConfig, *, as_json: bool) -> None:
-    """List the layers whose nodes can be sampled."""
-    layers = list_layers(load_network(config))
-    click.echo("\n".join(json.dumps(asdict(layer)) for layer in layers) if as_json else layer_table(layers))
+def nodes(config: NodesConfig, *, as_json: bool, classes: bool) -> None:
+    """List the layers whose nodes can be sampled.
+
+    With the size of their maps, what one response sees (receptive field and stride, in pixels), and the cost of one
+    gradient of a node, the network cut and cropped for it, next to that of the whole network.
+    """
+    network = load_network(config)
+    names = network.class_names
+    if classes and as_json:
+        click.echo("\n".join(json.dumps({"channel": channel, "name": name}) for channel, name in enumerate(names)))
+    elif classes:
+        click.echo(class_table(names))
+    elif as_json:
+        click.echo("\n".join(layer_line(layer, names) for layer in list_layers(network)))
+    else:
+        click.echo(layer_table(list_layers(network), names))
 
 
 @click.command()
@@ -87,6 +100,17 @@ def tune(config: TuneConfig) -> None:
         display.close()
     display.say(evaluation_table(report.evaluations))
     display.say(f"profile: {report.profile} (use it with raygen sample --profile {report.profile})")
+
+
+@click.command()
+@configured(ReferenceConfig)
+def reference(config: ReferenceConfig) -> None:
+    """Fit a reference to images and save it.
+
+    With what it was fitted to, for raygen sample --reference-file. It is in the input units of the network, which its
+    weights do not change.
+    """
+    show_reference(Display(sys.stdout), config.out, *stages.reference(config))
 
 
 @click.command()

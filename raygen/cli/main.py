@@ -29,6 +29,7 @@ for _command in (
     commands.pipeline,
     commands.pretrain,
     commands.nodes,
+    commands.reference,
     commands.tune,
     commands.sample,
     commands.gallery,

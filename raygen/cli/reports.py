@@ -8,6 +8,7 @@ from raygen.cli.display import Display, duration, progress_line
 from raygen.gallery import GallerySummary
 from raygen.sampling import FarmReport
 from raygen.stages import Sampled
+from raygen.tilting import Provenance
 from raygen.training import EpochReport, TrainingFolder
 
 
@@ -46,6 +47,15 @@ def show_farm(display: Display, report: FarmReport) -> None:
             report.fraction, report.seconds_left, f"{report.done} of {report.units} units", actors, acceptance
         )
     )
+
+
+def show_reference(display: Display, file: str, provenance: Provenance, shape: tuple[int, int, int]) -> None:
+    """Tell what a reference was fitted to, and how to use it."""
+    what = "images" if shape == provenance.shape else "patches of images"
+    display.say(
+        f"reference: {'x'.join(map(str, shape))}, fitted to {provenance.images:,} {what} of {provenance.data_set}"
+    )
+    display.say(f"file: {file} (use it with raygen sample --reference-file {file})")
 
 
 def show_samples(display: Display, sampled: Sampled) -> None:

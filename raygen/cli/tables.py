@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from raygen.networks import Layer
@@ -22,9 +24,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )  # fmt: skip
 
 
-def layer_table(layers: Sequence[Layer]) -> str:
-    """Return the layers of a network."""
-    header = ("layer", "kind", "channels", "map", "receptive field", "stride", "")
+def layer_table(layers: Sequence[Layer], class_names: Sequence[str] = ()) -> str:
+    """Return the layers of a network, with the first of its class names where they belong."""
+    header = ("layer", "kind", "channels", "map", "receptive field", "stride", "cost", "")
     return table(
         header,
         [
@@ -35,11 +37,33 @@ def layer_table(layers: Sequence[Layer]) -> str:
                 "-" if layer.map_size is None else "{}x{}".format(*layer.map_size),
                 "-" if layer.receptive_field is None else str(layer.receptive_field),
                 "-" if layer.stride is None else str(layer.stride),
-                "classes" if layer.is_classes else "",
+                "-" if layer.cost is None else _percent(layer.cost),
+                _remark(layer, class_names),
             )
             for layer in layers
         ],
     )
+
+
+def layer_line(layer: Layer, class_names: Sequence[str]) -> str:
+    """Return a layer as a JSON object in one line; the one that holds the classes has all their names."""
+    return json.dumps(asdict(layer) | {"class_names": list(class_names) if layer.is_classes else []})
+
+
+def class_table(class_names: Sequence[str]) -> str:
+    """Return the classes, a line each: name and channel."""
+    return table(("class", "channel"), [(name, str(channel)) for channel, name in enumerate(class_names)])
+
+
+def _remark(layer: Layer, class_names: Sequence[str]) -> str:
+    if layer.is_classes:
+        shown = ", ".join(class_names[:3])
+        return f"classes: {shown}{', ...' if len(class_names) > 3 else ''}"
+    return "before its ReLU" if layer.rectified else ""
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
 def evaluation_table(evaluations: Sequence[Evaluation]) -> str:

@@ -15,13 +15,13 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 from raygen.cluster.scheduler import Action, ActorLost, ActorReady, Assign, Event, Scheduler, StartActor, UnitDone
 from raygen.cluster.scheduler import UnitFailed as _UnitFailed
 from raygen.cluster.session import capacity
-from raygen.data import ImageSet
 from raygen.errors import RaygenError, SettingsError
 from raygen.networks import Network
 from raygen.sampling import (
     FarmReport,
     Profile,
     SamplingSettings,
+    Source,
     UnitProgress,
     UnitReport,
     UnitSampler,
@@ -41,7 +41,7 @@ class SamplingActor:
         self,
         run: Run,
         network: Network,
-        images: ImageSet | None,
+        images: Source,
         settings: SamplingSettings,
         profile: Profile,
         threads: int,
@@ -88,7 +88,7 @@ class Farm:
     Args:
         run: on storage that every machine reaches.
         network: sent to each machine once.
-        images: what a fitted reference is fitted to; sent likewise.
+        images: what the reference is fitted to, or a saved reference; sent likewise.
         settings: what decides the samples.
         profile: by layer, settings that go before the others.
         actors: how many.
@@ -100,7 +100,7 @@ class Farm:
         self,
         run: Run,
         network: Network,
-        images: ImageSet | None,
+        images: Source,
         settings: SamplingSettings,
         *,
         profile: Profile,

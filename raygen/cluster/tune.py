@@ -19,10 +19,9 @@ import yaml
 from ray import tune
 
 from raygen.cluster.session import capacity
-from raygen.data import ImageSet
 from raygen.errors import UnfinishedError
 from raygen.networks import Network
-from raygen.sampling import SamplingSettings, UnitSampler
+from raygen.sampling import SamplingSettings, Source, UnitSampler
 from raygen.store import Location, Unit, claim
 
 _PROFILE = "profile.yaml"
@@ -35,7 +34,7 @@ class Search:
     Attributes:
         out: folder or URI of the search.
         network: whose layer.
-        images: what a fitted reference is fitted to.
+        images: what the reference is fitted to, or a saved reference.
         settings: of every trial, but for contrast and step size.
         layer, channels: the nodes that settings are tried on.
         contrasts, step_sizes: the values to try, each with each.
@@ -43,7 +42,7 @@ class Search:
 
     out: str
     network: Network
-    images: ImageSet | None
+    images: Source
     settings: SamplingSettings
     layer: str
     channels: tuple[int, ...]
@@ -168,7 +167,10 @@ def evaluate(what: Search, contrast: float, step_size: float, device: torch.devi
     heads = rows.filter(pc.and_(pc.equal(rows["chain"], 0), pc.equal(rows["draw"], 0)))
     # A node whose chains never moved has no effective sample size: it is worth nothing.
     ess = pc.fill_null(pc.if_else(pc.is_nan(heads["ess"]), 0.0, heads["ess"]), 0.0)
-    gradients = settings.chains * settings.iterations * settings.make_kernel().steps
+    # With a given step size all trajectories of a node take the same steps, those of warm-up too.
+    share = settings.iterations / (settings.warm_up + settings.iterations)
+    firsts = rows.filter(pc.equal(rows["draw"], 0))
+    gradients = share * pc.sum(firsts["gradients"]).as_py() / len(what.channels)
     return Evaluation(
         contrast=contrast,
         step_size=step_size,

@@ -15,6 +15,12 @@ from raygen.gallery.addresses import node_stem
 Images = list[list[bytes]]
 """PNG files of one node: by chain, then by draw."""
 
+_OF_THE_NODE = (
+    "node", "layer", "channel", "class_name", "tilt", "contrast",
+    "r_hat", "r_hat_nested", "ess", "log_z", "log_z_error",
+)  # fmt: skip
+"""Columns that are the same for all samples of a node."""
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -40,6 +46,7 @@ class Entry:
         stem: of its files in the layer's folder.
         wins: share of its samples to which no other channel of the layer responds more.
         flat: whether every draw has the same score, as a dead unit's draws have.
+        r_hat_nested, log_z, log_z_error: None where they were not asked for.
     """
 
     node: str
@@ -58,6 +65,9 @@ class Entry:
     converged: bool
     wins: float
     flat: bool
+    r_hat_nested: float | None = None
+    log_z: float | None = None
+    log_z_error: float | None = None
 
     @property
     def label(self) -> str:
@@ -141,7 +151,7 @@ def _node(samples: list[dict[str, Any]], chains: tuple[Chain, ...]) -> Node:
     scores = [sample["score"] for sample in samples]
     lows, highs = ([sample[name] for sample in samples] for name in ("image_low", "image_high"))
     entry = Entry(
-        **{name: last[name] for name in ("node", "layer", "channel", "class_name", "tilt", "contrast", "r_hat", "ess")},
+        **{name: last[name] for name in _OF_THE_NODE},
         stem=node_stem(last["node"], last["channel"]),
         samples=len(samples),
         score=statistics.fmean(scores),

@@ -12,8 +12,8 @@ from typing import Any
 _HASH = re.compile(r"\b[0-9a-fA-F]{24,}\b")
 _ITEMS, _LETTERS = 8, 100
 _HEADLINE = (
-    "network", "weights", "weights_hash", "data", "reference", "sigma", "contrast", "tilt",
-    "kernel", "steps", "warm_up", "chains", "draws", "thin", "seed", "raygen",
+    "network", "weights", "weights_hash", "data", "reference", "reference_file", "reference_hash", "sigma",
+    "contrast", "tilt", "kernel", "steps", "warm_up", "chains", "draws", "thin", "seed", "raygen",
 )  # fmt: skip
 
 
@@ -62,11 +62,12 @@ def limits(document: Mapping[str, Any]) -> Limits | None:
 def redraw_command(document: Mapping[str, Any], node: str, layer: str) -> tuple[str, ...]:
     """Return the words that draw one node of a run again, quoted for a POSIX shell, an option with its value in one.
 
-    Every setting of the request is given as an option of its name, with the layer's profile over it; ``about.weights``
-    is the weight file, whose place decides nothing and is no part of the request.
+    Every setting of the request is given as an option of its name, with the layer's profile over it; ``about`` has
+    the files of the weights and of the reference, whose places decide nothing and are no part of the request.
     """
     request = _part(document, "request")
-    options = {"network": request.get("network"), "weights": _part(document, "about").get("weights")}
+    options = {"network": request.get("network")}
+    options |= {name: _part(document, "about").get(name) for name in ("weights", "reference_file")}
     options |= {"data": request.get("data"), **_part(request, "settings"), **_part(_part(request, "profile"), layer)}
     words = ["raygen sample", f"--nodes {shlex.quote(node)}", f"--out redrawn/{re.sub(r'[^A-Za-z0-9._-]+', '_', node)}"]
     return (*words, *(option for name, value in options.items() for option in _option(name, value)))

@@ -2,23 +2,30 @@
 
 from raygen.sampling.memory import keep_freed_memory
 from raygen.sampling.planning import plan_units
-from raygen.sampling.reference import make_reference
+from raygen.sampling.reference import SavedReference, Source, check_saved, fit_reference, make_reference
 from raygen.sampling.run import FarmReport, UnitReport, begin_run, describe_nodes, sample_here, sample_unit
 from raygen.sampling.settings import SamplingSettings
-from raygen.sampling.unit import Profile, UnitProgress, UnitSampler
+from raygen.sampling.traces import trace_nodes
+from raygen.sampling.unit import Profile, UnitProgress, UnitSampler, UnitTrace
 
 __all__ = [
     "FarmReport",
     "Profile",
     "SamplingSettings",
+    "SavedReference",
+    "Source",
     "UnitProgress",
     "UnitReport",
     "UnitSampler",
+    "UnitTrace",
     "begin_run",
+    "check_saved",
     "describe_nodes",
+    "fit_reference",
     "keep_freed_memory",
     "make_reference",
     "plan_units",
     "sample_here",
     "sample_unit",
+    "trace_nodes",
 ]

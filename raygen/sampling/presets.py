@@ -11,6 +11,7 @@ Preset = Literal["paper-lenet", "paper-alexnet-classes", "paper-alexnet-nodes"]
 _PAPER: Mapping[str, Any] = MappingProxyType(
     {
         "kernel": "leapfrog",
+        "trajectory": "steps",
         "jitter": 0.0,
         "warm_up": 0,
         "anneal": 0.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from raygen.hmc import Diagnostics, Parameters, Trace
+from raygen.sampling.log_z import LogZ
 from raygen.store import SAMPLES
 
 _TAIL = 0.005
@@ -48,6 +50,7 @@ class NodeFacts:
     class_name: str | None
     converged: bool
     diagnostics: Diagnostics
+    log_z: LogZ | None = None
 
 
 def encode_images(pixels: Tensor) -> tuple[list[bytes], Tensor, Tensor]:
@@ -73,7 +76,7 @@ def make_rows(
     trace: Trace,
     parameters: Parameters,
     *,
-    gradients: int,
+    gradients: Sequence[int],
     seed: int,
 ) -> pa.Table:
     """Return the samples of a unit, ordered by node, chain and draw.
@@ -83,7 +86,7 @@ def make_rows(
         draws: all that were kept.
         trace: of the chains after warm-up.
         parameters: frozen ones.
-        gradients: of one chain, warm-up included.
+        gradients: of each chain, warm-up included.
         seed: of the run.
     """
     acceptance, diverged = trace.acceptance.mean(0), trace.diverged.sum(0)
@@ -112,11 +115,14 @@ def make_rows(
             "contrast": contrast[n],
             "acceptance_rate": float(acceptance[row]),
             "step_size": float(parameters.step_size[row]),
-            "gradients": gradients,
+            "gradients": gradients[row],
             "divergences": int(diverged[row]),
             "r_hat": node.diagnostics.r_hat,
             "ess": node.diagnostics.ess_bulk,
+            "ess_tail": node.diagnostics.ess_tail,
+            "e_bfmi": node.diagnostics.bfmi,
             "converged": node.converged,
+            **_optional(node),
             "seed": seed,
         }
         for n, node in enumerate(facts)
@@ -124,6 +130,20 @@ def make_rows(
         for index, draw in enumerate(draws)
     ]
     return pa.Table.from_pylist(rows, schema=SAMPLES)
+
+
+def _optional(node: NodeFacts) -> dict[str, float | None]:
+    """Return what is null unless it was asked for."""
+    nested, found = node.diagnostics.r_hat_nested, node.log_z
+    values: dict[str, float | None] = {"r_hat_nested": None if math.isnan(nested) else nested}
+    if found is not None:
+        values |= {
+            "log_z": found.value,
+            "log_z_error": found.error,
+            "log_z_ess": found.ess,
+            "log_z_gradients": found.gradients,
+        }
+    return values
 
 
 def _png(image: Tensor) -> bytes:

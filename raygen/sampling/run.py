@@ -14,9 +14,13 @@ from raygen.data import ImageSet, hash_images
 from raygen.errors import ScoreError
 from raygen.networks import Network, Node
 from raygen.sampling.planning import plan_units
+from raygen.sampling.reference import Source, check_saved, saved_reference
 from raygen.sampling.settings import SamplingSettings
 from raygen.sampling.unit import Profile, UnitProgress, UnitSampler
 from raygen.store import Run, Unit
+
+_PLACES = {"reference_file"}
+"""Settings that say where something lies, which decides nothing."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class UnitReport:
     Attributes:
         unit: its name.
         samples: rows written.
-        gradients: chain-gradients spent.
+        gradients: chain-gradients spent, those on log Z included.
         acceptance: mean acceptance rate.
         nodes, converged: how many nodes, and how many of them converged.
         seconds: it took.
@@ -93,7 +97,7 @@ def begin_run(
     nodes: Sequence[Node],
     settings: SamplingSettings,
     *,
-    images: ImageSet | None,
+    images: Source,
     about: Mapping[str, str],
     profile: Profile | None = None,
 ) -> Run:
@@ -104,13 +108,19 @@ def begin_run(
         network: whose nodes.
         nodes: without duplicates.
         settings: what decides the samples.
-        images: what a fitted reference is fitted to; None for another reference.
+        images: what the reference is fitted to, or a saved reference; None for noise.
         about: versions and the like.
         profile: settings by layer.
 
     Raises:
-        StoreError: if another run is there.
+        StoreError: if another run is there, or the reference's file cannot be read.
+        SettingsError: if a saved reference does not fit a node's images.
     """
+    saved = saved_reference(settings, images)
+    if saved is not None:
+        check_saved(saved, network, nodes, crop=settings.crop)
+        about = {**about, "reference_file": saved.file}
+    data = images if isinstance(images, ImageSet) else None
     units = plan_units(nodes, chains=settings.chains, batch=settings.batch)
     request = {
         "network": network.name,
@@ -119,9 +129,11 @@ def begin_run(
         "mean": network.mean,
         "std": network.std,
         "nodes": describe_nodes(nodes),
-        "data": None if images is None else images.name,
-        "data_hash": None if images is None else hash_images(images),
-        "settings": {name: getattr(settings, name) for name in SamplingSettings.model_fields},
+        "data": None if data is None else data.name,
+        "data_hash": None if data is None else hash_images(data),
+        # What is in the file decides, and not where it lies.
+        "reference_hash": None if saved is None else saved.hash,
+        "settings": {name: getattr(settings, name) for name in SamplingSettings.model_fields if name not in _PLACES},
         "profile": {layer: dict(values) for layer, values in (profile or {}).items()},
     }
     return Run.begin(place, request, units, about=about)
@@ -152,7 +164,7 @@ def sample_unit(
     return UnitReport(
         unit=unit.name,
         samples=rows.num_rows,
-        gradients=pc.sum(first["gradients"]).as_py(),
+        gradients=pc.sum(first["gradients"]).as_py() + (pc.sum(first["log_z_gradients"]).as_py() or 0),
         acceptance=pc.mean(first["acceptance_rate"]).as_py(),
         nodes=heads.num_rows,
         converged=pc.sum(heads["converged"]).as_py(),

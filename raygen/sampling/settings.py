@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from raygen.errors import SettingsError
 from raygen.hmc import HmcSettings
+from raygen.hmc.streams import check_superchains
 from raygen.sampling.presets import PRESETS, Preset
 from raygen.tilting import TiltingSettings
 
@@ -21,9 +23,22 @@ class SamplingSettings(TiltingSettings, HmcSettings):
         "float32", description="precision of the forces; the acceptance is float32 always, so the target stays exact"
     )
     batch: int = Field(128, ge=1, le=65536, description="chains that share one forward and backward pass, at most")
+    log_z: bool = Field(False, description="estimate log Z of each node by annealed importance sampling")
+    log_z_rungs: int | None = Field(
+        None, ge=1, le=100_000, description="tilts on the way to log Z; default as many as lose 1 % of the chains each"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in_preset(cls, values: Any) -> Any:
         preset = PRESETS.get(values.get("preset", "")) if isinstance(values, dict) else None
         return values if preset is None else {**preset, **values}
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.superchains is not None:
+            check_superchains(self.superchains, self.chains)
+        if self.log_z and not self.adjusted:
+            raise SettingsError("log_z with adjusted = false, a kernel that is biased", where="log_z",
+                                right="leave one of them out")  # fmt: skip
+        return self

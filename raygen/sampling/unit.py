@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 import torch
+from torch import Tensor
 
-from raygen.data import ImageSet
 from raygen.errors import ScoreError
 from raygen.hmc import (
     ChainState,
     Diagnostics,
+    Kernel,
     Parameters,
     StepInfo,
     Streams,
     TiltRule,
+    Trace,
+    WarmUpState,
     begin,
     diagnose,
     draw,
     potential,
+    to_arviz,
     warm_up,
 )
+from raygen.hmc.export import Groups
 from raygen.networks import Cut, Layer, Network, Node, NodeScores, cut_network, list_layers, node_label
-from raygen.sampling.reference import make_reference
+from raygen.sampling.convergence import converged
+from raygen.sampling.log_z import LogZ, estimate_log_z
+from raygen.sampling.reference import Source, make_reference
 from raygen.sampling.rows import Draw, NodeFacts, encode_images, make_rows
 from raygen.sampling.settings import SamplingSettings
 from raygen.store import Unit
@@ -39,12 +47,71 @@ class UnitProgress:
     """How far a unit is.
 
     Attributes:
-        fraction: of its trajectories made.
-        acceptance: mean acceptance probability of the last trajectory; NaN before the first.
+        fraction: of its trajectories made; with log Z, its chains are half of it.
+        acceptance: mean acceptance probability of the last trajectory; NaN before the first, and for log Z.
     """
 
     fraction: float
     acceptance: float
+
+
+@dataclass(frozen=True)
+class UnitTrace:
+    """The chains of a unit after warm-up, in numbers.
+
+    Attributes:
+        nodes: in the order of the batch.
+        trace: of all chains, those of a node side by side.
+        parameters: that they were drawn with.
+        steps: gradients of a trajectory, where the parameters do not give each chain its own.
+    """
+
+    nodes: tuple[Node, ...]
+    trace: Trace
+    parameters: Parameters
+    steps: int
+
+    def to_arviz(self) -> dict[str, Groups]:
+        """Return each node's chains, by its name, as ``raygen.hmc.to_arviz`` does."""
+        chains = self.trace.score.shape[1] // len(self.nodes)
+        return {
+            str(node): to_arviz(self.trace, chains, place, parameters=self.parameters, steps=self.steps)
+            for place, node in enumerate(self.nodes)
+        }
+
+
+@dataclass(frozen=True)
+class _Warm:
+    """A unit's chains at the end of warm-up, and all that moves them on."""
+
+    settings: SamplingSettings
+    kernel: Kernel
+    scores: NodeScores
+    target: WhitenedScore
+    streams: Streams
+    state: ChainState
+    parameters: Parameters
+    spent: Tensor
+
+    @property
+    def gradients(self) -> list[int]:
+        """Gradients of each chain, warm-up included."""
+        steps = self.parameters.steps
+        each = torch.full_like(self.spent, self.kernel.steps) if steps is None else steps
+        gradients: list[int] = (self.spent + self.settings.iterations * each).tolist()
+        return gradients
+
+    def draw(self, on_step: Callable[[int, ChainState, StepInfo], None]) -> Trace:
+        return draw(
+            self.kernel, self.target, self.state, self.parameters, self.streams,
+            first=self.settings.warm_up, iterations=self.settings.iterations, on_step=on_step,
+        )[1]  # fmt: skip
+
+    def log_z(self, on_fraction: Callable[[float], None]) -> list[LogZ]:
+        return estimate_log_z(
+            self.kernel, self.target, self.streams, self.parameters.tilt[:: self.streams.chains],
+            self.target.reference.shape, rungs=self.settings.log_z_rungs, on_fraction=on_fraction,
+        )  # fmt: skip
 
 
 class UnitSampler:
@@ -53,7 +120,7 @@ class UnitSampler:
     Args:
         network: whose nodes are sampled.
         settings: what decides the samples.
-        images: what a fitted reference is fitted to; of the network's input shape.
+        images: what the reference is fitted to, of the network's input shape, or a saved reference; None for noise.
         device: where the chains live.
         profile: by layer, contrast, tilt or step size that go before the settings'.
     """
@@ -62,7 +129,7 @@ class UnitSampler:
         self,
         network: Network,
         settings: SamplingSettings,
-        images: ImageSet | None,
+        images: Source,
         device: torch.device,
         profile: Profile | None = None,
     ) -> None:
@@ -82,44 +149,60 @@ class UnitSampler:
         Raises:
             ScoreError: naming the node, if its score is not finite, or has no gradient, where its chains start.
         """
+        report = _Reporter(2 if self._settings.log_z else 1, on_progress)
+        warm = self._warm(unit, report)
+        settings, draws = warm.settings, list[Draw]()
+
+        def on_step(count: int, state: ChainState, info: StepInfo) -> None:
+            report(float(info.acceptance.mean()))
+            if count % settings.thin == 0:
+                draws.append(self._keep(state, warm.parameters, warm.target.reference, warm.scores))
+
+        trace = warm.draw(on_step)
+        found = diagnose(trace, unit.chains, settings.superchains)
+        agree = converged(found, trace, unit.chains, settings)
+        log_z = warm.log_z(report.rest) if settings.log_z else [None] * len(found)
+        facts = [self._facts(*node) for node in zip(_nodes(unit), found, agree, log_z, strict=True)]
+        return make_rows(facts, draws, trace, warm.parameters, gradients=warm.gradients, seed=settings.seed)
+
+    def trace(self, unit: Unit, on_progress: Callable[[UnitProgress], None] | None = None) -> UnitTrace:
+        """Draw a unit's chains, the same as ``sample`` does, and return their trace instead of images.
+
+        Raises:
+            ScoreError: as ``sample`` does.
+        """
+        report = _Reporter(1, on_progress)
+        warm = self._warm(unit, report)
+        trace = warm.draw(lambda _count, _state, info: report(float(info.acceptance.mean())))
+        return UnitTrace(tuple(_nodes(unit)), trace, warm.parameters, warm.kernel.steps)
+
+    def _warm(self, unit: Unit, report: _Reporter) -> _Warm:
         try:
-            return self._sample(unit, on_progress)
+            return self._warm_up(unit, report)
         except ScoreError as error:
             if error.row is None:
                 raise
             node = _nodes(unit)[error.row // unit.chains]
             raise ScoreError(error.what, where=f"node {node}", right=error.right) from None
 
-    def _sample(self, unit: Unit, on_progress: Callable[[UnitProgress], None] | None) -> pa.Table:
+    def _warm_up(self, unit: Unit, report: _Reporter) -> _Warm:
         settings = _with_profile(self._settings, self._profile.get(unit.layer, {}))
+        report.expect(settings.warm_up + settings.iterations)
         kernel = settings.make_kernel()
-        report = _Reporter(settings.warm_up + settings.iterations, on_progress)
         scores = self._scores(unit)
         target = self._target(scores)
-        shape = target.reference.shape
         streams = Streams(tuple(f"{settings.seed}/{node}" for node in _nodes(unit)), unit.chains, self._device)
-        state = kernel.init(target, streams.start(shape))
+        state = kernel.init(target, streams.start(target.reference.shape, settings.superchains))
         rule = _tilt_rule(settings, len(unit.channels), target.reference, state)
         warm = begin(settings.make_warm_up(), kernel, state, rule)
-        state, parameters = warm_up(
-            settings.make_warm_up(), kernel, target, streams, warm,
-            on_step=lambda _, info: report(float(info.acceptance.mean())),
-        )  # fmt: skip
-        draws: list[Draw] = []
+        spent = torch.zeros(len(scores.channels), dtype=torch.int64)
 
-        def on_step(count: int, state: ChainState, info: StepInfo) -> None:
+        def on_step(_state: WarmUpState, info: StepInfo) -> None:
+            spent.add_(info.steps)
             report(float(info.acceptance.mean()))
-            if count % settings.thin == 0:
-                draws.append(self._keep(state, parameters, target.reference, scores))
 
-        state, trace = draw(
-            kernel, target, state, parameters, streams,
-            first=settings.warm_up, iterations=settings.iterations, on_step=on_step,
-        )  # fmt: skip
-        facts = [
-            self._facts(node, found) for node, found in zip(_nodes(unit), diagnose(trace, unit.chains), strict=True)
-        ]
-        return make_rows(facts, draws, trace, parameters, gradients=settings.gradients, seed=settings.seed)
+        state, parameters = warm_up(settings.make_warm_up(), kernel, target, streams, warm, on_step)
+        return _Warm(settings, kernel, scores, target, streams, state, parameters, spent)
 
     def _scores(self, unit: Unit) -> NodeScores:
         # A position is one of the whole map, which a crop to the receptive field does not have.
@@ -152,30 +235,41 @@ class UnitSampler:
             signal=signal(state.gradient, reference).cpu(),
         )
 
-    def _facts(self, node: Node, found: Diagnostics) -> NodeFacts:
+    def _facts(self, node: Node, found: Diagnostics, agree: bool, log_z: LogZ | None) -> NodeFacts:
         return NodeFacts(
             model=self._network.name,
             node=str(node),
             layer=node.layer,
             channel=node.channel,
             class_name=node_label(node, self._network, self._layers),
-            converged=found.converged(r_hat=self._settings.r_hat, ess=self._settings.ess),
+            converged=agree,
             diagnostics=found,
+            log_z=log_z,
         )
 
 
 class _Reporter:
-    """Counts trajectories and passes the fraction on."""
+    """Counts trajectories and passes the fraction on; where log Z follows, the chains count for half of the work."""
 
-    def __init__(self, total: int, on_progress: Callable[[UnitProgress], None] | None) -> None:
-        self._total = total
+    def __init__(self, parts: int, on_progress: Callable[[UnitProgress], None] | None) -> None:
+        self._parts = parts
+        self._total = 1
         self._made = 0
         self._on_progress = on_progress
 
+    def expect(self, total: int) -> None:
+        self._total = total
+
     def __call__(self, acceptance: float) -> None:
         self._made += 1
+        self._tell(self._made / self._total / self._parts, acceptance)
+
+    def rest(self, fraction: float) -> None:
+        self._tell((1 + fraction) / self._parts, math.nan)
+
+    def _tell(self, fraction: float, acceptance: float) -> None:
         if self._on_progress is not None:
-            self._on_progress(UnitProgress(self._made / self._total, acceptance))
+            self._on_progress(UnitProgress(fraction, acceptance))
 
 
 def _with_profile(settings: SamplingSettings, profile: Mapping[str, float]) -> SamplingSettings:

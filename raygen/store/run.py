@@ -14,7 +14,7 @@ from raygen.errors import StoreError
 from raygen.store.location import Location
 from raygen.store.plan import Unit, read_plan, write_plan
 from raygen.store.request import claim, read_request
-from raygen.store.schema import SAMPLES
+from raygen.store.schema import SAMPLES, complete
 
 _REQUEST = "run.json"
 _PLAN = "plan.parquet"
@@ -96,7 +96,7 @@ class Run:
         """
         data = self.location.read(unit.path)
         try:
-            return pq.read_table(io.BytesIO(data))
+            return complete(pq.read_table(io.BytesIO(data)))
         except (pa.ArrowException, OSError) as error:
             raise StoreError(f"{unit.path} is torn ({error})", where=self.location.text,
                              right="remove that file and run the same command again") from None  # fmt: skip

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
-"""Raised whenever a column changes its name, type or meaning."""
+"""Raised whenever a column changes its name, type or meaning. A new column raises nothing: it may be null, and is null
+in what was written before it."""
 
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 """The image type of Hugging Face datasets: the bytes of a PNG file, and no path."""
@@ -34,8 +35,15 @@ SAMPLES = pa.schema(
         pa.field("gradients", pa.int64(), nullable=False),  # of the chain, warm-up included
         pa.field("divergences", pa.int32(), nullable=False),  # of the chain, after warm-up
         pa.field("r_hat", pa.float32(), nullable=False),  # rank-normalised split R-hat of the node's score
+        pa.field("r_hat_nested", pa.float32()),  # nested R-hat of the node's score; null without superchains
         pa.field("ess", pa.float32(), nullable=False),  # bulk effective sample size of the node's score, all chains
+        pa.field("ess_tail", pa.float32()),  # of the 5 % and 95 % quantiles of the node's score
+        pa.field("e_bfmi", pa.float32()),  # least energy Bayesian fraction of missing information of a chain
         pa.field("converged", pa.bool_(), nullable=False),
+        pa.field("log_z", pa.float64()),  # log E_q[exp(b f)] of the node; null if not asked for, NaN if not found
+        pa.field("log_z_error", pa.float32()),  # its standard error
+        pa.field("log_z_ess", pa.float32()),  # effective sample size of its weights, 0 to the number of chains
+        pa.field("log_z_gradients", pa.int64()),  # spent on it, per chain; not in gradients
         pa.field("seed", pa.int64(), nullable=False),
     ],
     metadata=_META,
@@ -52,3 +60,13 @@ PLAN = pa.schema(
     ],
     metadata=_META,
 )
+
+
+def complete(samples: pa.Table) -> pa.Table:
+    """Return samples with the columns that are newer than they are, as null; anything else as it is."""
+    missing = [field for field in SAMPLES if field.name not in samples.column_names]
+    if not missing or not all(field.nullable for field in missing):
+        return samples
+    for field in missing:
+        samples = samples.append_column(field, pa.nulls(samples.num_rows, field.type))
+    return samples.select(SAMPLES.names)

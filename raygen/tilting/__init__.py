@@ -12,10 +12,11 @@ from raygen.tilting.references import (
     load_reference,
     save_reference,
 )
-from raygen.tilting.settings import TiltingSettings
+from raygen.tilting.settings import FitSettings, TiltingSettings
 
 __all__ = [
     "ContrastTilt",
+    "FitSettings",
     "Fitted",
     "FittedSpectrum",
     "FixedTilt",

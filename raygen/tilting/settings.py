@@ -10,7 +10,16 @@ from raygen.settings import Settings
 from raygen.tilting.references import PHOTOGRAPH_EXPONENT
 
 
-class TiltingSettings(Settings):
+class FitSettings(Settings):
+    """How a reference is fitted to images."""
+
+    floor: float = Field(
+        0.001, gt=0, le=1, description="least eigenvalue of a fitted covariance, as a fraction of the mean"
+    )
+    scale: float = Field(1.0, gt=0, le=1e3, description="factor on a fitted reference's standard deviation")
+
+
+class TiltingSettings(FitSettings):
     """The reference distribution, and how strongly the score tilts it."""
 
     reference: Literal["white", "power-law", "fitted"] = Field(
@@ -18,10 +27,9 @@ class TiltingSettings(Settings):
     )
     sigma: float = Field(10.0, gt=0, le=1e6, description="standard deviation of a pixel, in the network's input units")
     exponent: float = Field(PHOTOGRAPH_EXPONENT, ge=0, le=4, description="of the power law's amplitude spectrum")
-    floor: float = Field(
-        0.001, gt=0, le=1, description="least eigenvalue of a fitted covariance, as a fraction of the mean"
+    reference_file: str | None = Field(
+        None, min_length=1, description="file of raygen reference: a saved reference; overrides reference"
     )
-    scale: float = Field(1.0, gt=0, le=1e3, description="factor on a fitted reference's standard deviation")
     contrast: float | None = Field(
         4.0, gt=0, le=1e6, description="power of the tilt's signal over the reference's noise; finds each node's tilt"
     )

@@ -14,6 +14,7 @@ from raygen.config import (
     NodesConfig,
     PipelineConfig,
     PretrainConfig,
+    ReferenceConfig,
     SampleConfig,
     TuneConfig,
 )
@@ -25,6 +26,7 @@ CONFIGS = {
     "pipeline": PipelineConfig,
     "pretrain": PretrainConfig,
     "nodes": NodesConfig,
+    "reference": ReferenceConfig,
     "tune": TuneConfig,
     "sample": SampleConfig,
     "gallery": GalleryConfig,

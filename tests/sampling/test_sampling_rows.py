@@ -95,7 +95,9 @@ def made(chains=3, draws=2):
             Draw(images, low, high, normal(rows, seed=5), normal(rows, seed=6).double(), torch.arange(rows), signal)
         )
     parameters = Parameters(torch.linspace(0.1, 0.2, rows), torch.tensor([2.0, 0.5]).repeat_interleave(chains))
-    table = make_rows([facts(0, True), facts(7, False)], kept, trace, parameters, gradients=640, seed=2**62)
+    table = make_rows(
+        [facts(0, True), facts(7, False)], kept, trace, parameters, gradients=range(640, 640 + rows), seed=2**62
+    )
     return table, trace, kept, parameters
 
 
@@ -120,7 +122,7 @@ def test_rows_hold_what_belongs_to_their_chain_and_draw():
         assert (row["model"], row["node"], row["layer"]) == ("lenet", node.node, "ip2")
         assert (row["class_name"], row["converged"]) == (node.class_name, node.converged)
         assert row["r_hat"] == pytest.approx(node.diagnostics.r_hat) and row["ess"] == node.diagnostics.ess_bulk
-        assert (row["gradients"], row["seed"]) == (640, 2**62)
+        assert (row["gradients"], row["seed"]) == (640 + line, 2**62)
 
 
 def test_the_contrast_is_the_mean_over_the_nodes_draws():
@@ -133,5 +135,5 @@ def test_an_undefined_diagnostic_is_nan_in_the_table():
     found = Diagnostics(math.nan, math.nan, math.nan, math.nan, math.nan, 0.0, 0)
     unknown = NodeFacts("lenet", "ip2:1", "ip2", 1, None, converged=False, diagnostics=found)
     _, trace, kept, parameters = made()
-    table = make_rows([unknown, unknown], kept, trace, parameters, gradients=1, seed=0)
+    table = make_rows([unknown, unknown], kept, trace, parameters, gradients=[1] * len(kept[0].images), seed=0)
     assert all(math.isnan(value) for value in table["r_hat"].to_pylist() + table["ess"].to_pylist())

@@ -256,3 +256,28 @@ def test_a_node_without_a_gradient_is_sampled_where_the_tilt_is_given():
     table = sampler(few(tilt=1.0), network=broken(0.0)).sample(unit("ip2", 3))
     assert set(table["contrast"].to_pylist()) == {0.0}
     assert not any(table["converged"].to_pylist())
+
+
+class Counted(WhitenedScore):
+    """The score, which counts the rows whose gradient was asked for."""
+
+    gradients = 0
+
+    def rows(self, chosen):
+        part = super().rows(chosen)
+        return Counted(part.score, part.reference, force=part.force)
+
+    def value_and_gradient(self, z):
+        Counted.gradients += len(z)
+        return super().value_and_gradient(z)
+
+
+def test_the_gradients_told_of_are_those_that_were_made(monkeypatch):
+    monkeypatch.setattr("raygen.sampling.unit.WhitenedScore", Counted)
+    settings = SamplingSettings(chains=4, warm_up=12, draws=2, thin=3, steps=8, contrast=2.0)
+    Counted.gradients = 0
+    rows = sampler(settings).sample(unit("conv1", 0, 1, 2, chains=4))
+    firsts = [row for row in rows.to_pylist() if row["draw"] == 0]
+    told = sum(row["gradients"] for row in firsts)
+    assert told + 12 == Counted.gradients  # and one of each chain where it starts
+    assert told < 12 * settings.gradients  # a linear score needs few steps

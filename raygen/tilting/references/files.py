@@ -37,12 +37,15 @@ class Provenance:
         data_hash: SHA-256 (hex) of its pixels.
         images: how many the fit saw.
         shape: (C, H, W) of the data set's images, of which the reference may be of a part.
+        mean, std: of each channel, that turned pixels in 0..1 into its units; empty where it is not known.
     """
 
     data_set: str
     data_hash: str
     images: int
     shape: tuple[int, int, int]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 def save_reference(path: Path | str, reference: Reference, provenance: Provenance | None = None) -> None:
@@ -91,7 +94,8 @@ def load_reference(path: Path | str, shape: tuple[int, int, int] | None = None) 
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
         reference = _rebuilt(metadata, tensors)
         known = json.loads(metadata["provenance"]) if "provenance" in metadata else None
-        provenance = None if known is None else Provenance(**known | {"shape": tuple(known["shape"])})
+        known = known and {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+        provenance = None if known is None else Provenance(**known)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, ScoreError) as error:
         raise StoreError(f"is no reference that can be read ({error})", where=str(path),
                          right="give a file that save_reference has written") from error  # fmt: skip

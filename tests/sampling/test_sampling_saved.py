@@ -1,0 +1,137 @@
+"""A saved reference in the place of a fitted one: the same samples, refused where it does not fit."""
+
+import shutil
+
+import pytest
+import torch
+
+from raygen.data import ImageSet, hash_images
+from raygen.errors import SettingsError, StoreError
+from raygen.networks import NetworkSettings, Node, load_network, wrap_network
+from raygen.sampling import SamplingSettings, SavedReference, UnitSampler, begin_run, fit_reference, make_reference
+from raygen.store import Unit
+from raygen.tilting import FitSettings, Fitted, FittedSpectrum, TiltingSettings, WhiteNoise, save_reference
+
+LENET = load_network(NetworkSettings(weights="random"))
+FEW = SamplingSettings(steps=2, warm_up=4, chains=2, draws=2, thin=2, tilt=3.0, reference="fitted")
+CLASS = (Node("ip2", 1),)
+
+
+def shades(count=40, size=28):
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (count, 1, size, size), generator=generator).to(torch.uint8)
+    return ImageSet("shades", pixels, torch.zeros(count, dtype=torch.int64), ("one",))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("references")
+    for name, shape, scale in (("whole", (1, 28, 28), 1.0), ("wide", (1, 28, 28), 2.0), ("field", (1, 5, 5), 1.0)):
+        fitted, provenance = fit_reference(FitSettings(scale=scale), shape, LENET, shades())
+        save_reference(folder / f"{name}.safetensors", fitted, provenance)
+    return folder
+
+
+def using(file):
+    return SamplingSettings(**{**FEW.model_dump(), "reference_file": str(file)})
+
+
+def begin(place, file, nodes=CLASS, **changes):
+    settings = using(file).model_copy(update=changes)
+    return begin_run(str(place), LENET, nodes, settings, images=None, about={"raygen": "0"})
+
+
+@pytest.mark.parametrize(("layer", "name"), [("ip2", "whole"), ("conv1", "field")])
+def test_a_saved_reference_gives_the_samples_of_the_fitted_one_to_the_bit(layer, name, files):
+    unit = Unit("unit", layer, (1, 2), 2)
+    fitted = UnitSampler(LENET, FEW, shades(), torch.device("cpu")).sample(unit)
+    file = files / f"{name}.safetensors"
+    read = UnitSampler(LENET, using(file), None, torch.device("cpu")).sample(unit)
+    given = UnitSampler(LENET, FEW, SavedReference.read(str(file)), torch.device("cpu")).sample(unit)
+    assert read.equals(fitted) and given.equals(fitted)
+    other = UnitSampler(LENET, using(files / "wide.safetensors"), None, torch.device("cpu"))
+    if layer == "ip2":
+        assert not other.sample(unit).equals(fitted)
+
+
+def test_a_saved_reference_goes_before_the_kind_that_is_asked_for(files):
+    settings = TiltingSettings(reference="white", reference_file=str(files / "whole.safetensors"))
+    assert isinstance(make_reference(settings, (1, 28, 28), LENET, None), Fitted)
+
+
+def test_the_provenance_says_what_the_fit_saw():
+    _, whole = fit_reference(FitSettings(), (1, 28, 28), LENET, shades())
+    assert (whole.data_set, whole.data_hash, whole.images, whole.shape) == (
+        "shades", hash_images(shades()), 40, (1, 28, 28))  # fmt: skip
+    _, patches = fit_reference(FitSettings(), (1, 5, 5), LENET, shades())
+    assert (patches.images, patches.shape) == (20_000, (1, 28, 28))
+    wide = wrap_network(LENET.module, name="wide", input_shape=(1, 70, 70), mean=(0.0,), std=(1.0,))
+    spectrum, large = fit_reference(FitSettings(), (1, 70, 70), wide, shades(3, 70))
+    assert isinstance(spectrum, FittedSpectrum) and large.images == 3
+
+
+def test_the_request_has_the_files_hash_and_the_place_is_told_beside(files, tmp_path):
+    document = begin(tmp_path / "run", files / "whole.safetensors").request
+    saved = SavedReference.read(str(files / "whole.safetensors"))
+    assert document["request"]["reference_hash"] == saved.hash and len(saved.hash) == 64
+    assert "reference_file" not in document["request"]["settings"]
+    assert document["about"] == {"raygen": "0", "reference_file": str(files / "whole.safetensors")}
+    assert document["request"]["data"] is None
+
+
+def test_another_reference_in_the_same_place_is_refused_by_its_hash(files, tmp_path):
+    begin(tmp_path / "run", files / "whole.safetensors")
+    with pytest.raises(StoreError, match=r"it holds another run: there reference_hash is \"\w{64}\", now \"\w{64}\""):
+        begin(tmp_path / "run", files / "wide.safetensors")
+    with pytest.raises(StoreError, match=r"there reference_hash is \"\w{64}\", now null"):
+        begin_run(str(tmp_path / "run"), LENET, CLASS, FEW, images=None, about={})
+
+
+def test_the_same_reference_elsewhere_goes_on_with_the_run(files, tmp_path):
+    run = begin(tmp_path / "run", files / "whole.safetensors")
+    shutil.copy(files / "whole.safetensors", tmp_path / "moved.safetensors")
+    assert begin(tmp_path / "run", tmp_path / "moved.safetensors").request == run.request
+
+
+@pytest.mark.parametrize(
+    ("node", "name", "changes"),
+    [
+        (Node("conv1", 3), "whole", {}),
+        (Node("ip2", 1), "field", {}),
+        (Node("conv1", 3, (2, 2)), "field", {}),
+        (Node("conv1", 3), "field", {"crop": False}),
+    ],
+    ids=str,
+)
+def test_a_reference_of_another_size_is_refused_before_anything_is_written(node, name, changes, files, tmp_path):
+    sizes = {"whole": "1x28x28", "field": "1x5x5"}
+    (other,) = set(sizes) - {name}
+    with pytest.raises(SettingsError) as caught:
+        begin(tmp_path / "run", files / f"{name}.safetensors", (node,), **changes)
+    assert str(caught.value) == (
+        f"{files}/{name}.safetensors: a reference of {sizes[name]} for node {node}, whose images are {sizes[other]}; "
+        "make one of that size with raygen reference"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_reference_serves_every_node_of_its_size(files, tmp_path):
+    nodes = (Node("ip2", 1), Node("conv1", 3, (2, 2)), Node("conv2", 3, (1, 1)))
+    assert len(begin(tmp_path / "run", files / "whole.safetensors", nodes).units()) == 3
+
+
+def test_noise_may_be_saved_too(tmp_path):
+    save_reference(tmp_path / "white.safetensors", WhiteNoise((1, 28, 28), 2.0))
+    saved = SavedReference.read(str(tmp_path / "white.safetensors"))
+    assert saved.provenance is None and saved.reference == WhiteNoise((1, 28, 28), 2.0)
+
+
+def test_a_reference_in_another_networks_units_is_refused_with_both(tmp_path):
+    other = wrap_network(LENET.module, name="other", input_shape=(1, 28, 28), mean=(0.5,), std=(0.25,))
+    fitted, provenance = fit_reference(FitSettings(), (1, 28, 28), LENET, shades())
+    assert (provenance.mean, provenance.std) == (LENET.mean, LENET.std)
+    save_reference(tmp_path / "own.safetensors", fitted, provenance)
+    settings = using(tmp_path / "own.safetensors")
+    make_reference(settings, (1, 28, 28), LENET, None)
+    with pytest.raises(SettingsError, match=r"of mean \(0\.0,\) .* \(0\.5,\) and \(0\.25,\)"):
+        make_reference(settings, (1, 28, 28), other, None)

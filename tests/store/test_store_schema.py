@@ -1,0 +1,36 @@
+"""Samples that were written before a column came are read with nulls in it."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from test_store_run import UNITS, begin, samples
+
+from raygen.store import SAMPLES
+
+LATER = ["r_hat_nested", "ess_tail", "e_bfmi", "log_z", "log_z_error", "log_z_ess", "log_z_gradients"]
+
+
+def test_columns_that_came_later_are_null_in_older_samples(tmp_path):
+    run = begin(tmp_path)
+    run.commit(UNITS[0], samples(UNITS[0]))
+    file = tmp_path / UNITS[0].path
+    whole = run.samples(UNITS[0])
+    pq.write_table(pq.read_table(file).drop(LATER), file)
+    older = run.samples(UNITS[0])
+    assert older.schema.equals(SAMPLES, check_metadata=True)
+    assert older.drop(LATER).equals(whole.drop(LATER))
+    assert all(older[name].null_count == older.num_rows > 0 for name in LATER)
+
+
+def test_a_column_that_was_always_there_is_not_made_up(tmp_path):
+    run = begin(tmp_path)
+    file = tmp_path / UNITS[0].path
+    file.parent.mkdir(parents=True)
+    torn = samples(UNITS[0]).drop(["log_z", "score"])
+    pq.write_table(torn, file)
+    assert run.samples(UNITS[0]).column_names == torn.column_names
+
+
+def test_only_columns_that_came_later_may_be_null():
+    nullable = {field.name for field in SAMPLES if field.nullable}
+    assert nullable == {"class_name", *LATER}
+    assert isinstance(SAMPLES, pa.Schema)
