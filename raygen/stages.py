@@ -177,7 +177,7 @@ def tune(config: TuneConfig, on_progress: Callable[[int, int], None]) -> TuningR
         # A trial is judged by its samples.
         settings=SamplingSettings.part_of(config).model_copy(update={"log_z": False}),
         layer=layer,
-        channels=tuple(node.channel for node in nodes),
+        nodes=tuple(map(str, nodes)),
         contrasts=config.contrasts,
         step_sizes=config.step_sizes,
     )
@@ -273,7 +273,7 @@ def _farm(
 
 def _one_layer(nodes: tuple[Node, ...], verb: str) -> str:
     layers = list(dict.fromkeys(node.layer for node in nodes))
-    if len(layers) > 1 or any(node.position for node in nodes):
+    if len(layers) > 1 or any(node.ending for node in nodes):
         raise SettingsError(f"nodes of {', '.join(layers)}", where="nodes",
-                            right=f"{verb} the nodes of one layer, without positions")  # fmt: skip
+                            right=f"{verb} the nodes of one layer, without @")  # fmt: skip
     return layers[0]

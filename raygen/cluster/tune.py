@@ -36,7 +36,8 @@ class Search:
         network: whose layer.
         images: what the reference is fitted to, or a saved reference.
         settings: of every trial, but for contrast and step size.
-        layer, channels: the nodes that settings are tried on.
+        layer: of the nodes.
+        nodes: that settings are tried on, as the command line takes them.
         contrasts, step_sizes: the values to try, each with each.
     """
 
@@ -45,7 +46,7 @@ class Search:
     images: Source
     settings: SamplingSettings
     layer: str
-    channels: tuple[int, ...]
+    nodes: tuple[str, ...]
     contrasts: tuple[float, ...]
     step_sizes: tuple[float, ...]
 
@@ -104,7 +105,7 @@ def search(
         "network": what.network.name,
         "weights_hash": what.network.weights_hash,
         "layer": what.layer,
-        "channels": what.channels,
+        "nodes": what.nodes,
         "settings": what.settings.model_dump(exclude={"contrast", "tilt", "step_size"}),
     }
     claim(location, "tune.json", request, about={})
@@ -162,7 +163,7 @@ def _run_trials(
 def evaluate(what: Search, contrast: float, step_size: float, device: torch.device) -> Evaluation:
     """Sample the search's nodes with one pair of settings, and measure."""
     settings = what.settings.model_copy(update={"contrast": contrast, "tilt": None, "step_size": step_size})
-    unit = Unit("trial", what.layer, what.channels, settings.chains)
+    unit = Unit("trial", what.layer, what.nodes, settings.chains)
     rows = UnitSampler(what.network, settings, what.images, device).sample(unit)
     heads = rows.filter(pc.and_(pc.equal(rows["chain"], 0), pc.equal(rows["draw"], 0)))
     # A node whose chains never moved has no effective sample size: it is worth nothing.
@@ -170,7 +171,7 @@ def evaluate(what: Search, contrast: float, step_size: float, device: torch.devi
     # With a given step size all trajectories of a node take the same steps, those of warm-up too.
     share = settings.iterations / (settings.warm_up + settings.iterations)
     firsts = rows.filter(pc.equal(rows["draw"], 0))
-    gradients = share * pc.sum(firsts["gradients"]).as_py() / len(what.channels)
+    gradients = share * pc.sum(firsts["gradients"]).as_py() / len(what.nodes)
     return Evaluation(
         contrast=contrast,
         step_size=step_size,

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-_POSITION = re.compile(r"@(\d+),(\d+)$")
+_PLAIN_NODE = re.compile(r"\d+(?:@(\d+),(\d+))?")
 _LONGEST = 80
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 """Names that Windows keeps for devices, whatever follows their first dot."""
@@ -31,9 +31,17 @@ def layer_folders(layers: Iterable[str]) -> dict[str, str]:
 
 
 def node_stem(node: str, channel: int) -> str:
-    """Return the stem of a node's files in its layer's folder: ``7``, or ``7_at_3_4`` for a position."""
-    position = _POSITION.search(node)
-    return f"{channel}_at_{position[1]}_{position[2]}" if position else str(channel)
+    """Return the stem of a node's files in its layer's folder: ``7``, or ``7_at_3_4`` for a position.
+
+    What else is written behind the layer, as of a sum or a mean, is kept where it is safe, and ends in eight digits of
+    its hash: ``3_at_mean-1f0c2a7b``.
+    """
+    written = node.rpartition(":")[2]
+    known = _PLAIN_NODE.fullmatch(written)
+    if known:
+        return f"{channel}_at_{known[1]}_{known[2]}" if known[1] else str(channel)
+    rest = _UNSAFE.sub("_", written.removeprefix(str(channel)).replace("@", "_at_")).strip("_")[:_LONGEST]
+    return f"{channel}_{rest}-{_digest(written)}"
 
 
 def _plain(name: str) -> str:

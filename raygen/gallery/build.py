@@ -64,7 +64,7 @@ def build_gallery(run: Run) -> GallerySummary:
 
 
 def _build_layer(run: Run, site: Site, name: str, folder: str, units: Sequence[Unit], done: set[str]) -> Layer:
-    planned = sum(len(unit.channels) for unit in units)
+    planned = sum(len(unit.nodes) for unit in units)
     exhibits: dict[str, Exhibit] = {}
     torn: list[str] = []
     for unit in units:
@@ -92,5 +92,6 @@ def _build_layer(run: Run, site: Site, name: str, folder: str, units: Sequence[U
     return layer
 
 
-def _by_channel(stem: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in stem.replace("_at_", "_").split("_"))
+def _by_channel(stem: str) -> list[tuple[int, int, str]]:
+    """Return a key that sorts numbers within stems as numbers."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in stem.split("_")]

@@ -44,7 +44,7 @@ class Entry:
     Attributes:
         node: as the command line takes it.
         stem: of its files in the layer's folder.
-        wins: share of its samples to which no other channel of the layer responds more.
+        wins: share of its samples to which no other channel of the layer responds more; NaN of a sum of channels.
         flat: whether every draw has the same score, as a dead unit's draws have.
         r_hat_nested, log_z, log_z_error: None where they were not asked for.
     """
@@ -126,7 +126,7 @@ def totals(entries: Sequence[Entry]) -> LayerTotals:
         ess=_median(entry.ess for entry in entries),
         acceptance_rate=_median(entry.acceptance_rate for entry in entries),
         divergences=sum(entry.divergences for entry in entries),
-        wins=sum(entry.wins * entry.samples for entry in entries) / samples if samples else math.nan,
+        wins=_share_of_wins([entry for entry in entries if not math.isnan(entry.wins)]),
     )
 
 
@@ -158,10 +158,17 @@ def _node(samples: list[dict[str, Any]], chains: tuple[Chain, ...]) -> Node:
         acceptance_rate=statistics.fmean(chain.acceptance_rate for chain in chains),
         divergences=sum(chain.divergences for chain in chains),
         converged=all(sample["converged"] for sample in samples),
-        wins=sum(sample["winner"] == sample["channel"] for sample in samples) / len(samples),
+        wins=math.nan
+        if ":[" in last["node"]
+        else sum(sample["winner"] == sample["channel"] for sample in samples) / len(samples),
         flat=len(samples) > 1 and len(set(scores)) == 1,
     )
     return Node(entry, chains, last["model"], last["seed"], (min(lows), max(lows)), (min(highs), max(highs)))
+
+
+def _share_of_wins(entries: Sequence[Entry]) -> float:
+    samples = sum(entry.samples for entry in entries)
+    return sum(entry.wins * entry.samples for entry in entries) / samples if samples else math.nan
 
 
 def _median(values: Iterable[float]) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from raygen.data import ImageSet, hash_images
 from raygen.errors import SettingsError
-from raygen.networks import Network, Node, cut_network
+from raygen.networks import Network, Node, cut_for
 from raygen.tilting import (
     FitSettings,
     Fitted,
@@ -172,10 +172,8 @@ def check_saved(saved: SavedReference, network: Network, nodes: Iterable[Node], 
     Raises:
         SettingsError: naming the first node that it does not fit, with both sizes.
     """
-    # One of each kind that is cut alike; a position is one of the whole map, which a crop does not have.
-    kinds = {(node.layer, crop and node.position is None): node for node in nodes}
-    for (layer, cropped), node in kinds.items():
-        saved.fitting(network, cut_network(network, layer, crop=cropped).input_shape, f"node {node}")
+    for node in {(node.layer, node.ending): node for node in nodes}.values():
+        saved.fitting(network, cut_for(network, node, crop=crop).input_shape, f"node {node}")
 
 
 def _sizes(shape: Shape) -> str:

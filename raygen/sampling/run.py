@@ -142,8 +142,10 @@ def begin_run(
 def describe_nodes(nodes: Sequence[Node]) -> str:
     """Return the nodes as the command line takes them, with runs of channels as ranges."""
     parts = []
-    for (layer, position), group in groupby(nodes, key=lambda node: (node.layer, node.position)):
-        place = "" if position is None else f"@{position[0]},{position[1]}"
+    for (layer, place, is_sum), group in groupby(nodes, key=lambda node: (node.layer, node.ending, bool(node.terms))):
+        if is_sum:
+            parts += [str(node) for node in group]
+            continue
         channels = [node.channel for node in group]
         breaks = [i for i in range(1, len(channels)) if channels[i] != channels[i - 1] + 1]
         for start, end in zip([0, *breaks], [*breaks, len(channels)], strict=True):

@@ -29,7 +29,18 @@ from raygen.hmc import (
     warm_up,
 )
 from raygen.hmc.export import Groups
-from raygen.networks import Cut, Layer, Network, Node, NodeScores, cut_network, list_layers, node_label
+from raygen.networks import (
+    Cut,
+    Layer,
+    Network,
+    Node,
+    NodeScores,
+    cut_for,
+    list_layers,
+    node_label,
+    read_node,
+    score_nodes,
+)
 from raygen.sampling.convergence import converged
 from raygen.sampling.log_z import LogZ, estimate_log_z
 from raygen.sampling.reference import Source, make_reference
@@ -140,7 +151,7 @@ class UnitSampler:
         self._device = device
         self._layers: tuple[Layer, ...] = list_layers(network)
         self._cut: Cut | None = None
-        self._cut_as: tuple[str, bool] | None = None
+        self._cut_as: tuple[str, str] | None = None
         self._references: dict[tuple[int, int, int], Reference] = {}
 
     def sample(self, unit: Unit, on_progress: Callable[[UnitProgress], None] | None = None) -> pa.Table:
@@ -193,7 +204,7 @@ class UnitSampler:
         target = self._target(scores)
         streams = Streams(tuple(f"{settings.seed}/{node}" for node in _nodes(unit)), unit.chains, self._device)
         state = kernel.init(target, streams.start(target.reference.shape, settings.superchains))
-        rule = _tilt_rule(settings, len(unit.channels), target.reference, state)
+        rule = _tilt_rule(settings, len(unit.nodes), target.reference, state)
         warm = begin(settings.make_warm_up(), kernel, state, rule)
         spent = torch.zeros(len(scores.channels), dtype=torch.int64)
 
@@ -205,12 +216,11 @@ class UnitSampler:
         return _Warm(settings, kernel, scores, target, streams, state, parameters, spent)
 
     def _scores(self, unit: Unit) -> NodeScores:
-        # A position is one of the whole map, which a crop to the receptive field does not have.
-        wanted = unit.layer, self._settings.crop and unit.position is None
+        nodes = _nodes(unit)
+        wanted = nodes[0].layer, nodes[0].ending
         if self._cut is None or self._cut_as != wanted:
-            self._cut, self._cut_as = cut_network(self._network, unit.layer, crop=wanted[1]), wanted
-        channels = torch.tensor(unit.channels).repeat_interleave(unit.chains)
-        return NodeScores(self._cut, channels, unit.position).to(self._device)
+            self._cut, self._cut_as = cut_for(self._network, nodes[0], crop=self._settings.crop), wanted
+        return score_nodes(self._cut, nodes, unit.chains).to(self._device)
 
     def _target(self, scores: NodeScores) -> WhitenedScore:
         shape = scores.cut.input_shape
@@ -286,4 +296,4 @@ def _tilt_rule(settings: SamplingSettings, nodes: int, reference: Reference, sta
 
 
 def _nodes(unit: Unit) -> list[Node]:
-    return [Node(unit.layer, channel, unit.position) for channel in unit.channels]
+    return [read_node(text) for text in unit.nodes]

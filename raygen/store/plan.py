@@ -19,16 +19,14 @@ class Unit:
     Attributes:
         name: unique in the run; also the name of its file.
         layer: the layer's dotted name.
-        channels: the nodes' channels.
+        nodes: as the command line takes them, in the order of the batch.
         chains: chains of each node.
-        position: row and column in the layer's map; None for the layer's default.
     """
 
     name: str
     layer: str
-    channels: tuple[int, ...]
+    nodes: tuple[str, ...]
     chains: int
-    position: tuple[int, int] | None = None
 
     @property
     def path(self) -> str:
@@ -41,9 +39,7 @@ def write_plan(units: Sequence[Unit]) -> bytes:
     columns = {
         "unit": [unit.name for unit in units],
         "layer": [unit.layer for unit in units],
-        "channels": [list(unit.channels) for unit in units],
-        "row": [unit.position[0] if unit.position else None for unit in units],
-        "column": [unit.position[1] if unit.position else None for unit in units],
+        "nodes": [list(unit.nodes) for unit in units],
         "chains": [unit.chains for unit in units],
     }
     sink = io.BytesIO()
@@ -54,12 +50,6 @@ def write_plan(units: Sequence[Unit]) -> bytes:
 def read_plan(data: bytes) -> tuple[Unit, ...]:
     """Return the units in ``plan.parquet``, in its order."""
     return tuple(
-        Unit(
-            name=row["unit"],
-            layer=row["layer"],
-            channels=tuple(row["channels"]),
-            chains=row["chains"],
-            position=None if row["row"] is None else (row["row"], row["column"]),
-        )
+        Unit(name=row["unit"], layer=row["layer"], nodes=tuple(row["nodes"]), chains=row["chains"])
         for row in pq.read_table(io.BytesIO(data)).to_pylist()
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever a column changes its name, type or meaning. A new column raises nothing: it may be null, and is null
 in what was written before it."""
 
@@ -53,9 +53,7 @@ PLAN = pa.schema(
     [
         pa.field("unit", pa.string(), nullable=False),
         pa.field("layer", pa.string(), nullable=False),
-        pa.field("channels", pa.list_(pa.int32()), nullable=False),
-        pa.field("row", pa.int32()),  # of the position in the layer's map; null for its default
-        pa.field("column", pa.int32()),
+        pa.field("nodes", pa.list_(pa.string()), nullable=False),  # as in the samples' column node
         pa.field("chains", pa.int32(), nullable=False),  # of each node
     ],
     metadata=_META,

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from raygen.networks import Node, read_node
 from raygen.store import SAMPLES, Run, Unit
 
 REQUEST = {
@@ -76,14 +77,18 @@ class LayerOf:
         kind = "at_" if self.position else ""
         self.unit_names = [f"{label}-{len(self.name)}-{kind}{at}" for at in range(len(groups))]
         return [
-            Unit(name, self.name, tuple(group), self.chains, self.position)
+            Unit(name, self.name, tuple(str(Node(self.name, channel, self.position)) for channel in group), self.chains)
             for name, group in zip(self.unit_names, groups, strict=True)
         ]
 
 
+def channels_of(unit: Unit) -> list[int]:
+    return [read_node(text).channel for text in unit.nodes]
+
+
 def rows_of(layer: LayerOf, unit: Unit) -> pa.Table:
     """The unit's samples. Known numbers: channel c has R-hat 1 + c/100, ESS 100 + c, and even channels converged."""
-    rng = np.random.default_rng([sum(map(ord, unit.name)), *unit.channels])
+    rng = np.random.default_rng([sum(map(ord, unit.name)), *channels_of(unit)])
     place = f"@{layer.position[0]},{layer.position[1]}" if layer.position else ""
     rows = [
         {
@@ -111,7 +116,7 @@ def rows_of(layer: LayerOf, unit: Unit) -> pa.Table:
             "converged": channel % 2 == 0,
             "seed": 7,
         }
-        for channel in unit.channels
+        for channel in channels_of(unit)
         for chain in range(layer.chains)
         for draw in range(layer.draws)
     ]

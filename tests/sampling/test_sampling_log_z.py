@@ -38,7 +38,7 @@ def changed(**changes):
 
 
 def sample(settings=SETTINGS, network=NETWORK, channels=(0, 1, 2), on_progress=None):
-    unit = Unit("unit", "1", channels, settings.chains)
+    unit = Unit("unit", "1", tuple(f"1:{channel}" for channel in channels), settings.chains)
     return UnitSampler(network, settings, None, torch.device("cpu")).sample(unit, on_progress)
 
 
@@ -94,7 +94,7 @@ def test_log_z_is_of_the_reference_that_is_sampled(tmp_path):
 
 def test_a_profiles_tilt_is_the_one_that_log_z_is_of():
     sampler = UnitSampler(NETWORK, SETTINGS, None, torch.device("cpu"), {"1": {"tilt": 0.5}})
-    rows = heads(sampler.sample(Unit("unit", "1", (0, 2), 48)))
+    rows = heads(sampler.sample(Unit("unit", "1", ("1:0", "1:2"), 48)))
     assert {row["tilt"] for row in rows.values()} == {0.5}
     assert_right(rows, white)
 

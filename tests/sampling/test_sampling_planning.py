@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raygen.networks import NetworkSettings, Node, list_layers, load_network, parse_nodes
+from raygen.networks import NetworkSettings, Node, list_layers, load_network, parse_nodes, read_node, sum_node
 from raygen.sampling import describe_nodes, plan_units
 
 LENET = load_network(NetworkSettings(weights="random"))
@@ -17,9 +17,14 @@ SIZES = {layer.name: (layer.channels, layer.map_size) for layer in LAYERS}
 def lenet_nodes(draw):
     layer = draw(st.sampled_from(sorted(SIZES)))
     channels, map_size = SIZES[layer]
-    channel = draw(st.integers(0, min(channels, 12) - 1))
+    channel = draw(st.integers(0, min(channels, 12) - 2))
+    if draw(st.booleans()):
+        weights = st.floats(-3, 3).filter(lambda weight: abs(weight) > 0.01)
+        return sum_node(
+            layer, [(0, draw(weights)), (channel + 1, 1.0)], mean=map_size is not None and draw(st.booleans())
+        )
     if map_size is None or draw(st.booleans()):
-        return Node(layer, channel)
+        return Node(layer, channel, mean=map_size is not None and draw(st.booleans()))
     return Node(layer, channel, (draw(st.integers(0, min(2, map_size[0] - 1))), draw(st.integers(0, 1))))
 
 
@@ -30,15 +35,17 @@ NODES = st.lists(lenet_nodes(), min_size=1, max_size=40, unique=True)
 @given(NODES, st.integers(1, 9), st.integers(1, 40))
 def test_units_hold_every_node_once_in_order_and_fit_the_batch(nodes, chains, batch):
     units = plan_units(nodes, chains=chains, batch=batch)
-    held = [Node(unit.layer, channel, unit.position) for unit in units for channel in unit.channels]
+    held = [read_node(text) for unit in units for text in unit.nodes]
     assert Counter(held) == Counter(nodes)
     for unit in units:
         assert unit.chains == chains
-        assert len(unit.channels) * chains <= batch or len(unit.channels) == 1
-    for key in {(node.layer, node.position) for node in nodes}:
-        asked = [node for node in nodes if (node.layer, node.position) == key]
-        assert [node for node in held if (node.layer, node.position) == key] == asked
-        of_key = [unit for unit in units if (unit.layer, unit.position) == key]
+        assert len(unit.nodes) * chains <= batch or len(unit.nodes) == 1
+        assert {read_node(text).layer for text in unit.nodes} == {unit.layer}
+        assert len({read_node(text).ending for text in unit.nodes}) == 1
+    for key in {(node.layer, node.ending) for node in nodes}:
+        asked = [node for node in nodes if (node.layer, node.ending) == key]
+        assert [node for node in held if (node.layer, node.ending) == key] == asked
+        of_key = [unit for unit in units if (unit.layer, read_node(unit.nodes[0]).ending) == key]
         assert len(of_key) == -(-len(asked) // max(1, batch // chains))  # no more units than it takes
     assert len({unit.name for unit in units}) == len({unit.path for unit in units}) == len(units)
 
@@ -53,14 +60,15 @@ def test_the_units_of_a_layer_do_not_depend_on_the_other_layers(nodes, others, c
 
 
 def test_batches_of_a_layer_are_numbered():
-    nodes = parse_nodes("conv1:0-4 conv1:7@2,3 ip2:9", LENET, LAYERS)
+    nodes = parse_nodes("conv1:0-4 conv1:7@2,3 ip2:9 ip2:[3-5] conv2:[1-4]@mean", LENET, LAYERS)
     units = plan_units(nodes, chains=4, batch=8)
-    assert [(unit.name, unit.channels, unit.position) for unit in units] == [
-        ("conv1-00000", (0, 1), None),
-        ("conv1-00001", (2, 3), None),
-        ("conv1-00002", (4,), None),
-        ("conv1@2,3-00000", (7,), (2, 3)),
-        ("ip2-00000", (9,), None),
+    assert [(unit.name, unit.nodes) for unit in units] == [
+        ("conv1-00000", ("conv1:0", "conv1:1")),
+        ("conv1-00001", ("conv1:2", "conv1:3")),
+        ("conv1-00002", ("conv1:4",)),
+        ("conv1@2,3-00000", ("conv1:7@2,3",)),
+        ("ip2-00000", ("ip2:9", "ip2:[3-5]")),
+        ("conv2@mean-00000", ("conv2:[1-4]@mean",)),
     ]
 
 
@@ -71,6 +79,13 @@ def test_what_describes_nodes_parses_to_the_same_nodes(nodes):
 
 
 def test_descriptions_join_runs_of_channels():
-    for text in ("conv1:0-19 ip2:3", "conv1:0-2 conv1:4 conv1:3", "conv2:1-2@3,4 conv2:1-2@0,0 conv2:5", "ip2:9 ip2:0"):
+    for text in (
+        "conv1:0-19 ip2:3",
+        "conv1:0-2 conv1:4 conv1:3",
+        "conv2:1-2@3,4 conv2:1-2@0,0 conv2:5",
+        "ip2:9 ip2:0",
+        "ip2:0-1 ip2:[3-5] ip2:2",
+        "conv1:0-2@mean conv1:[0-1]@mean",
+    ):
         assert describe_nodes(parse_nodes(text, LENET, LAYERS)) == text
     assert describe_nodes(parse_nodes("ip2 conv1:*", LENET, LAYERS)) == "ip2:0-9 conv1:0-19"

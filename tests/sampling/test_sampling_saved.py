@@ -43,7 +43,7 @@ def begin(place, file, nodes=CLASS, **changes):
 
 @pytest.mark.parametrize(("layer", "name"), [("ip2", "whole"), ("conv1", "field")])
 def test_a_saved_reference_gives_the_samples_of_the_fitted_one_to_the_bit(layer, name, files):
-    unit = Unit("unit", layer, (1, 2), 2)
+    unit = Unit("unit", layer, (f"{layer}:1", f"{layer}:2"), 2)
     fitted = UnitSampler(LENET, FEW, shades(), torch.device("cpu")).sample(unit)
     file = files / f"{name}.safetensors"
     read = UnitSampler(LENET, using(file), None, torch.device("cpu")).sample(unit)

@@ -14,7 +14,7 @@ SETTINGS = SamplingSettings(chains=64, superchains=8, draws=8, thin=1, warm_up=2
 
 def sample(**changes):
     settings = SETTINGS.model_copy(update=changes)
-    unit = Unit("unit", "1", (0, 1, 2), settings.chains)
+    unit = Unit("unit", "1", ("1:0", "1:1", "1:2"), settings.chains)
     return UnitSampler(NETWORK, settings, None, torch.device("cpu")).sample(unit)
 
 

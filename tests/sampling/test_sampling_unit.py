@@ -12,7 +12,17 @@ from torch import nn
 from raygen.data import ImageSet
 from raygen.errors import ScoreError
 from raygen.hmc import Kernel, Streams, WarmUp, begin, draw, potential, warm_up
-from raygen.networks import NetworkSettings, NodeScores, cut_network, load_network, wrap_network
+from raygen.networks import (
+    NetworkSettings,
+    Node,
+    NodeScores,
+    cut_for,
+    cut_network,
+    load_network,
+    read_node,
+    score_nodes,
+    wrap_network,
+)
 from raygen.sampling import SamplingSettings, UnitSampler
 from raygen.store import SAMPLES, Unit
 from raygen.tilting import FixedTilt, WhitenedScore, WhiteNoise
@@ -31,7 +41,7 @@ def few(**changes):
 
 
 def unit(layer, *channels, chains=3, position=None):
-    return Unit(f"{layer}-00000", layer, channels, chains, position)
+    return Unit(f"{layer}-00000", layer, tuple(str(Node(layer, channel, position)) for channel in channels), chains)
 
 
 def rows_of(table, channel):
@@ -281,3 +291,28 @@ def test_the_gradients_told_of_are_those_that_were_made(monkeypatch):
     told = sum(row["gradients"] for row in firsts)
     assert told + 12 == Counted.gradients  # and one of each chain where it starts
     assert told < 12 * settings.gradients  # a linear score needs few steps
+
+
+@pytest.mark.parametrize(
+    ("texts", "score"),
+    [
+        (("ip2:[3-5]", "ip2:7"), lambda x: LENET.module(x)[:, 3] - LENET.module(x)[:, 5]),
+        (("conv2:[2*1+4]@mean",), lambda x: (2 * maps(x)[:, 1] + maps(x)[:, 4]).mean((1, 2))),
+        (("conv2:6@mean",), lambda x: maps(x)[:, 6].mean((1, 2))),
+    ],
+)
+def test_sums_and_means_are_sampled_by_their_own_score(texts, score):
+    layer = texts[0].partition(":")[0]
+    table = sampler().sample(Unit("u", layer, texts, 3))
+    assert table["node"].to_pylist()[:6] == [texts[0]] * 6
+    alone = sampler().sample(Unit("u", layer, texts[:1], 3))
+    for name in ("score", "energy", "tilt"):
+        first = table[name].to_numpy()[: len(alone)]
+        np.testing.assert_allclose(first, alone[name].to_numpy(), rtol=1e-3)
+    x = FEW.sigma * Streams((texts[0],), 3).start((1, 28, 28))
+    own = score_nodes(cut_for(LENET, read_node(texts[0])), [read_node(texts[0])], 3)
+    torch.testing.assert_close(own(x), score(x), rtol=1e-4, atol=1e-4)
+
+
+def maps(x):
+    return LENET.module.conv2(LENET.module.pool1(LENET.module.conv1(x)))

@@ -12,9 +12,8 @@ units = st.builds(
     Unit,
     name=names,
     layer=names,
-    channels=st.lists(numbers, max_size=20).map(tuple),
+    nodes=st.lists(names, max_size=20).map(tuple),
     chains=numbers,
-    position=st.none() | st.tuples(numbers, numbers),
 )
 
 
@@ -27,7 +26,7 @@ def test_the_plan_is_read_as_it_was_begun(tmp_path_factory, plan):
 
 
 def test_the_file_has_the_promised_columns_and_the_version(tmp_path):
-    Run.begin(str(tmp_path), {}, [Unit("u", "conv1", (0, 1), 4)], about={})
+    Run.begin(str(tmp_path), {}, [Unit("u", "conv1", ("conv1:0", "conv1:1"), 4)], about={})
     schema = pq.read_schema(Location.of(str(tmp_path)).root + "/plan.parquet")
     assert schema.equals(PLAN)
-    assert schema.metadata[b"raygen.schema"] == b"1"
+    assert schema.metadata[b"raygen.schema"] == b"2"

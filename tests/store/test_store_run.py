@@ -11,9 +11,9 @@ from raygen.errors import StoreError
 from raygen.store import SAMPLES, Run, Unit
 
 UNITS = (
-    Unit("conv1-00000", "conv1", (0, 1), 2),
-    Unit("conv1-00001", "conv1", (2,), 2),
-    Unit("ip2-00000", "ip2", (3,), 2),
+    Unit("conv1-00000", "conv1", ("conv1:0", "conv1:1"), 2),
+    Unit("conv1-00001", "conv1", ("conv1:2",), 2),
+    Unit("ip2-00000", "ip2", ("ip2:3",), 2),
 )
 REQUEST = {"network": "lenet", "nodes": "conv1 ip2:3", "settings": {"sigma": 10.0, "tilt": None}, "list": (1, 2)}
 
@@ -26,8 +26,8 @@ def samples(unit: Unit) -> pa.Table:
     rng = np.random.default_rng(list(unit.name.encode()))
     rows = [
         {field.name: _value(field, rng) for field in SAMPLES}
-        | {"layer": unit.layer, "channel": channel, "node": f"{unit.layer}:{channel}", "chain": chain}
-        for channel in unit.channels
+        | {"layer": unit.layer, "channel": int(node.rpartition(":")[2]), "node": node, "chain": chain}
+        for node in unit.nodes
         for chain in range(unit.chains)
     ]
     return pa.Table.from_pylist(rows, schema=SAMPLES)
@@ -55,7 +55,7 @@ def test_a_run_begun_again_with_the_same_request_goes_on(tmp_path):
     assert again.done() == {"conv1-00000"}
     assert (tmp_path / "run.json").read_bytes() == before
     assert again.request == {
-        "schema": 1,
+        "schema": 2,
         "request": {**REQUEST, "list": [1, 2]},
         "about": {"raygen": "0.1.0"},
     }
@@ -115,7 +115,7 @@ def test_where_no_run_is_none_is_opened(tmp_path):
         Run.open(str(tmp_path / "absent"))
 
 
-@pytest.mark.parametrize("content", [b"", b'{"schema": 1, "requ', b"[1]", b"\xff\xfe", b'{"schema": 1}'])
+@pytest.mark.parametrize("content", [b"", b'{"schema": 2, "requ', b"[1]", b"\xff\xfe", b'{"schema": 2}'])
 def test_a_damaged_request_is_named(tmp_path, content):
     begin(tmp_path)
     (tmp_path / "run.json").write_bytes(content)
@@ -127,7 +127,7 @@ def test_a_damaged_request_is_named(tmp_path, content):
 def test_another_version_of_the_schema_is_named(tmp_path):
     begin(tmp_path)
     document = json.loads((tmp_path / "run.json").read_text())
-    (tmp_path / "run.json").write_text(json.dumps(document | {"schema": 2}))
+    (tmp_path / "run.json").write_text(json.dumps(document | {"schema": 3}))
     with pytest.raises(StoreError, match="version 2"):
         Run.open(str(tmp_path))
 
@@ -190,7 +190,7 @@ def test_an_unfinished_write_is_not_done(tmp_path):
 
 @pytest.mark.parametrize("layer", ["left/right", "weiß", "a b", "x@1,2"])
 def test_a_unit_is_done_whatever_its_layer_is_called(tmp_path, layer):
-    unit = Unit(f"{layer}-00000", layer, (0,), 1)
+    unit = Unit(f"{layer}-00000", layer, (f"{layer}:0",), 1)
     run = Run.begin(str(tmp_path), {}, [unit], about={})
     run.commit(unit, samples(unit))
     assert run.done() == {unit.name}
