@@ -275,5 +275,5 @@ def _one_layer(nodes: tuple[Node, ...], verb: str) -> str:
     layers = list(dict.fromkeys(node.layer for node in nodes))
     if len(layers) > 1 or any(node.ending for node in nodes):
         raise SettingsError(f"nodes of {', '.join(layers)}", where="nodes",
-                            right=f"{verb} the nodes of one layer, without @")  # fmt: skip
+                            right=f"{verb} the nodes of one layer, without positions, @mean or @relu")  # fmt: skip
     return layers[0]

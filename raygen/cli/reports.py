@@ -71,6 +71,8 @@ def show_samples(display: Display, sampled: Sampled) -> None:
             f"sample: {sum(unit.samples for unit in made):,} samples of {nodes} nodes in {duration(report.seconds)}, "
             f"{gradients:,} gradients, {sum(unit.converged for unit in made)} nodes converged"
         )
+        if quiet := sum(unit.quiet for unit in made):
+            display.say(f"sample: {quiet} of these nodes are constant or dead; they are marked, and not sampled")
     display.say(f"run: {sampled.run.location.text}")
 
 

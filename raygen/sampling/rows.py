@@ -51,6 +51,7 @@ class NodeFacts:
     converged: bool
     diagnostics: Diagnostics
     log_z: LogZ | None = None
+    quiet: str | None = None
 
 
 def encode_images(pixels: Tensor) -> tuple[list[bytes], Tensor, Tensor]:
@@ -124,6 +125,7 @@ def make_rows(
             "converged": node.converged,
             **_optional(node),
             "seed": seed,
+            "quiet": node.quiet,
         }
         for n, node in enumerate(facts)
         for chain, row in enumerate(range(n * chains, (n + 1) * chains))

@@ -34,6 +34,7 @@ class UnitReport:
         acceptance: mean acceptance rate.
         nodes, converged: how many nodes, and how many of them converged.
         seconds: it took.
+        quiet: how many nodes are constant or dead, and were not sampled.
     """
 
     unit: str
@@ -43,6 +44,7 @@ class UnitReport:
     nodes: int
     converged: int
     seconds: float
+    quiet: int = 0
 
 
 @dataclass(frozen=True)
@@ -167,9 +169,10 @@ def sample_unit(
         unit=unit.name,
         samples=rows.num_rows,
         gradients=pc.sum(first["gradients"]).as_py() + (pc.sum(first["log_z_gradients"]).as_py() or 0),
-        acceptance=pc.mean(first["acceptance_rate"]).as_py(),
+        acceptance=pc.mean(first.filter(pc.is_null(first["quiet"]))["acceptance_rate"]).as_py() or math.nan,
         nodes=heads.num_rows,
         converged=pc.sum(heads["converged"]).as_py(),
+        quiet=pc.sum(pc.is_valid(heads["quiet"])).as_py(),
         seconds=time.monotonic() - start,
     )
 

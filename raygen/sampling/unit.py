@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -43,6 +44,7 @@ from raygen.networks import (
 )
 from raygen.sampling.convergence import converged
 from raygen.sampling.log_z import LogZ, estimate_log_z
+from raygen.sampling.quiet import UNKNOWN, find_quiet, no_trace
 from raygen.sampling.reference import Source, make_reference
 from raygen.sampling.rows import Draw, NodeFacts, encode_images, make_rows
 from raygen.sampling.settings import SamplingSettings
@@ -155,11 +157,36 @@ class UnitSampler:
         self._references: dict[tuple[int, int, int], Reference] = {}
 
     def sample(self, unit: Unit, on_progress: Callable[[UnitProgress], None] | None = None) -> pa.Table:
-        """Return the samples of a unit, of schema ``SAMPLES``.
+        """Return the samples of a unit, of schema ``SAMPLES``; of constant and dead nodes the reference's, marked.
 
         Raises:
             ScoreError: naming the node, if its score is not finite, or has no gradient, where its chains start.
         """
+        nodes = _nodes(unit)
+        cut = self._cut_of(nodes[0])
+        quiet = find_quiet(cut, nodes, self._reference(cut.input_shape), seed=self._settings.seed)
+        lively = replace(unit, nodes=tuple(str(node) for node in nodes if node not in quiet))
+        tables = [self._marked(node, reason, unit.chains) for node, reason in quiet.items()]
+        if lively.nodes:
+            tables.append(self._sample(lively, on_progress))
+        place = {str(node): index for index, node in enumerate(nodes)}
+        rows = pa.concat_tables(tables)
+        order = np.argsort([place[name] for name in rows["node"].to_pylist()], kind="stable")
+        return rows.take(pa.array(order))
+
+    def _marked(self, node: Node, reason: str, chains: int) -> pa.Table:
+        """Return a row for each chain of a node that is not sampled: where the chain would have started."""
+        cut = self._cut_of(node)
+        scores = score_nodes(cut, [node], chains).to(self._device)
+        target = WhitenedScore(scores, self._reference(cut.input_shape))
+        streams = Streams((f"{self._settings.seed}/{node}",), chains, self._device)
+        state = Kernel().init(target, streams.start(target.reference.shape))
+        trace, parameters = no_trace(chains)
+        facts = replace(self._facts(node, UNKNOWN, agree=False, log_z=None), quiet=reason)
+        draws = [self._keep(state, parameters, target.reference, scores)]
+        return make_rows([facts], draws, trace, parameters, gradients=[0] * chains, seed=self._settings.seed)
+
+    def _sample(self, unit: Unit, on_progress: Callable[[UnitProgress], None] | None) -> pa.Table:
         report = _Reporter(2 if self._settings.log_z else 1, on_progress)
         warm = self._warm(unit, report)
         settings, draws = warm.settings, list[Draw]()
@@ -217,18 +244,23 @@ class UnitSampler:
 
     def _scores(self, unit: Unit) -> NodeScores:
         nodes = _nodes(unit)
-        wanted = nodes[0].layer, nodes[0].ending
-        if self._cut is None or self._cut_as != wanted:
-            self._cut, self._cut_as = cut_for(self._network, nodes[0], crop=self._settings.crop), wanted
-        return score_nodes(self._cut, nodes, unit.chains).to(self._device)
+        return score_nodes(self._cut_of(nodes[0]), nodes, unit.chains).to(self._device)
 
-    def _target(self, scores: NodeScores) -> WhitenedScore:
-        shape = scores.cut.input_shape
+    def _cut_of(self, node: Node) -> Cut:
+        wanted = node.layer, node.ending
+        if self._cut is None or self._cut_as != wanted:
+            self._cut, self._cut_as = cut_for(self._network, node, crop=self._settings.crop), wanted
+        return self._cut
+
+    def _reference(self, shape: tuple[int, int, int]) -> Reference:
         if shape not in self._references:
             reference = make_reference(self._settings, shape, self._network, self._images)
             self._references[shape] = reference.to(self._device)
+        return self._references[shape]
+
+    def _target(self, scores: NodeScores) -> WhitenedScore:
         force = None if self._settings.forces == "float32" else scores.with_precision(self._settings.forces)
-        return WhitenedScore(scores, self._references[shape], force=force)
+        return WhitenedScore(scores, self._reference(scores.cut.input_shape), force=force)
 
     def _keep(self, state: ChainState, parameters: Parameters, reference: Reference, scores: NodeScores) -> Draw:
         x = reference.image(state.position)

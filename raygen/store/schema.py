@@ -45,6 +45,9 @@ SAMPLES = pa.schema(
         pa.field("log_z_ess", pa.float32()),  # effective sample size of its weights, 0 to the number of chains
         pa.field("log_z_gradients", pa.int64()),  # spent on it, per chain; not in gradients
         pa.field("seed", pa.int64(), nullable=False),
+        pa.field(
+            "quiet", pa.string()
+        ),  # why the node was not sampled: constant or dead; these are the reference's draws
     ],
     metadata=_META,
 )

@@ -87,7 +87,10 @@ def test_another_reference_in_the_same_place_is_refused_by_its_hash(call: Call) 
             ("--out", "q", "--nodes", "conv1:0 conv2:0"),
             r"raygen: nodes: nodes of conv1, conv2; give the nodes of one.*",
         ),
-        (("--out", "q", "--nodes", "conv1:0@1,1"), r"raygen: nodes: nodes of conv1; give .* without positions"),
+        (
+            ("--out", "q", "--nodes", "conv1:0@1,1"),
+            r"raygen: nodes: nodes of conv1; give .* without positions, @mean or @relu",
+        ),
         (("--out", "q", "--nodes", "conv9:0"), r"raygen: nodes conv9:0: unknown layer 'conv9'; did you mean .*"),
         (("--out", "q", "--data", "mnist"), r"raygen: data_root: mnist needs a folder; give the folder that holds it"),
         (("--out", "q", "--channels", "3"), r"raygen: .*; .*"),

@@ -173,7 +173,18 @@ def test_the_request_says_all_that_decides_the_samples(tmp_path):
     assert request["nodes"] == NODES and request["weights_hash"] == LENET.weights_hash
 
 
-@pytest.mark.parametrize("weight", [math.nan, 0.0])
+def test_a_constant_node_is_told_of_and_costs_no_unit(tmp_path):
+    network = wrap_network(LENET.module, name="lenet", input_shape=(1, 28, 28), class_names=tuple("0123456789"))
+    with torch.no_grad():
+        network.module.ip2.weight[3] = 0.0
+    settings = FEW.model_copy(update={"tilt": None, "contrast": 1.0})
+    run = begin(tmp_path / "run", network=network, settings=settings)
+    report = sample_here(run, sampler(network, settings), ignore)
+    assert not report.set_aside and sum(unit.quiet for unit in report.reports) == 1
+    assert report.acceptance > 0
+
+
+@pytest.mark.parametrize("weight", [math.nan])
 def test_a_node_that_cannot_be_sampled_sets_its_unit_aside_with_a_line_and_loses_nothing(tmp_path, weight):
     network = wrap_network(LENET.module, name="lenet", input_shape=(1, 28, 28), class_names=tuple("0123456789"))
     with torch.no_grad():

@@ -252,7 +252,7 @@ def broken(weight):
     return copy
 
 
-@pytest.mark.parametrize(("weight", "what"), [(math.nan, "not finite|nan"), (math.inf, "finite"), (0.0, "no gradient")])
+@pytest.mark.parametrize(("weight", "what"), [(math.nan, "not finite|nan"), (math.inf, "finite")])
 def test_a_node_that_cannot_be_sampled_is_refused_in_one_line(weight, what):
     network = broken(weight)
     with pytest.raises(ScoreError, match=what) as caught:
@@ -262,10 +262,20 @@ def test_a_node_that_cannot_be_sampled_is_refused_in_one_line(weight, what):
     assert sampler(network=network).sample(unit("ip2", 2)).num_rows == 6
 
 
-def test_a_node_without_a_gradient_is_sampled_where_the_tilt_is_given():
-    table = sampler(few(tilt=1.0), network=broken(0.0)).sample(unit("ip2", 3))
-    assert set(table["contrast"].to_pylist()) == {0.0}
-    assert not any(table["converged"].to_pylist())
+@pytest.mark.parametrize("tilt", [{}, {"tilt": 1.0}])
+def test_a_constant_node_is_marked_and_its_neighbours_are_sampled_as_without_it(tilt):
+    dead = sampler(few(**tilt), network=broken(0.0)).sample(unit("ip2", 2, 3, 5))
+    sound = sampler(few(**tilt), network=broken(0.0)).sample(unit("ip2", 2, 5))
+    assert dead["node"].to_pylist() == ["ip2:2"] * 6 + ["ip2:3"] * 3 + ["ip2:5"] * 6
+    marked = rows_of(dead, 3)
+    assert all(row["quiet"].startswith("constant") and not row["converged"] for row in marked)
+    assert {row["gradients"] for row in marked} == {0} and {row["tilt"] for row in marked} == {0.0}
+    start = FEW.sigma * Streams((f"{FEW.seed}/ip2:3",), 3).start((1, 28, 28))
+    pictures = [np.array(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in marked]
+    for picture, image in zip(pictures, start[:, 0], strict=True):
+        assert np.corrcoef(picture.ravel(), image.numpy().ravel())[0, 1] > 0.99
+    for channel in (2, 5):
+        assert rows_of(dead, channel) == rows_of(sound, channel)
 
 
 class Counted(WhitenedScore):
