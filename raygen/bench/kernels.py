@@ -15,13 +15,15 @@ from raygen.hmc import (
     ChainState,
     HmcSettings,
     Parameters,
+    StepInfo,
     Streams,
     Trace,
+    WarmUpState,
     begin,
     diagnose,
     draw,
+    warm_up,
 )
-from raygen.hmc.warmup import advance
 from raygen.networks import Network, NetworkSettings, NodeScores, cut_network, list_layers, load_network, wrap_network
 from raygen.sampling import SamplingSettings
 from raygen.tilting import FixedTilt, WhitenedScore, WhiteNoise
@@ -38,7 +40,7 @@ class KernelsBenchSettings(NetworkSettings):
     """What ``raygen bench kernels`` measures."""
 
     chains: int = Field(64, ge=4, description="chains of the default kernel, spread over the classes")
-    paper_chains: int = Field(16, ge=2, description="chains of the paper's kernel, which takes far longer")
+    paper_chains: int = Field(64, ge=2, description="chains of the paper's kernel, which takes far longer")
     trajectories: int = Field(300, ge=8, description="of the default kernel after warm-up, for the stationary level")
     paper_trajectories: int = Field(20, ge=2, description="of the paper's kernel at stationarity")
     threads: int = Field(1, ge=1, description="CPU threads")
@@ -63,7 +65,8 @@ def bench_kernels(settings: KernelsBenchSettings) -> Iterator[Result]:
     arrived = next((gradients for gradients, score in climb if score >= _SHARE * level), climb[-1][0])
     case = f"{network.name}, stationary mean score {level:.0f}"
     yield _arrival(settings, paper, network, case=case, level=level, arrived=arrived)
-    ess_rate = _ess_rate(trace, classes, default.steps)
+    steps = torch.full_like(classes, default.steps) if parameters.steps is None else parameters.steps
+    ess_rate = _ess_rate(trace, classes, steps)
     bound = _paper_ess_rate(settings, paper, network, trace, state)
     yield Result("kernels", f"{case}: ESS of the score per 1,000 gradients of a chain, paper's at most",
                  ess_rate, "ESS/1000 gradients", bound, ess_rate / bound)  # fmt: skip
@@ -92,20 +95,23 @@ def _target(network: Network, chains: int) -> tuple[WhitenedScore, Tensor]:
 
 def _warm_up(
     settings: HmcSettings, target: WhitenedScore, streams: Streams, classes: Tensor
-) -> tuple[list[tuple[int, float]], ChainState, Parameters]:
+) -> tuple[list[tuple[float, float]], ChainState, Parameters]:
     """Return the climb (gradients of a chain, mean score), and the chains and parameters at its end."""
     kernel, plan = settings.make_kernel(), settings.make_warm_up()
     start = kernel.init(target, streams.start(target.reference.shape))
-    state = begin(plan, kernel, start, FixedTilt(torch.ones(len(classes))))
-    climb = []
-    while state.iteration < plan.iterations:
-        state, _ = advance(plan, kernel, target, streams, state)
-        climb.append((state.iteration * kernel.steps, float(state.chains.score.mean())))
-    return climb, state.chains, Parameters(state.step_size.average, torch.ones(len(classes)))
+    climb: list[tuple[float, float]] = [(0.0, float(start.score.mean()))]
+
+    def note(state: WarmUpState, info: StepInfo) -> None:
+        climb.append((climb[-1][0] + float(info.steps.double().mean()), float(state.chains.score.mean())))
+
+    state, parameters = warm_up(
+        plan, kernel, target, streams, begin(plan, kernel, start, FixedTilt(torch.ones(len(classes)))), note
+    )
+    return climb, state, parameters
 
 
 def _arrival(
-    settings: KernelsBenchSettings, paper: HmcSettings, network: Network, *, case: str, level: float, arrived: int
+    settings: KernelsBenchSettings, paper: HmcSettings, network: Network, *, case: str, level: float, arrived: float
 ) -> Result:
     kernel, chains = paper.make_kernel(), settings.paper_chains
     target, _ = _target(network, chains)
@@ -126,7 +132,7 @@ def _paper_parameters(paper: HmcSettings, chains: int) -> Parameters:
     return Parameters(torch.full((chains,), paper.step_size), torch.ones(chains))
 
 
-def _ess_rate(trace: Trace, classes: Tensor, steps: int) -> float:
+def _ess_rate(trace: Trace, classes: Tensor, steps: Tensor) -> float:
     """Return the ESS of the score per 1,000 gradients of one chain, mean over the classes."""
     rates = []
     for value in sorted(set(classes.tolist())):
@@ -134,7 +140,7 @@ def _ess_rate(trace: Trace, classes: Tensor, steps: int) -> float:
         part = Trace(trace.score[:, rows], trace.energy[:, rows], trace.projections[:, rows],
                      trace.acceptance[:, rows], trace.diverged[:, rows])  # fmt: skip
         (found,) = diagnose(part, len(rows))
-        rates.append(1000 * found.ess_bulk / (len(rows) * len(trace.score) * steps))
+        rates.append(1000 * found.ess_bulk / (len(trace.score) * int(steps[rows].sum())))
     return sum(rates) / len(rates)
 
 

@@ -8,7 +8,15 @@ from dataclasses import asdict
 
 import click
 
-from raygen.bench import KernelsBenchSettings, Result, SamplerBenchSettings, bench_kernels, bench_sampler
+from raygen.bench import (
+    KernelsBenchSettings,
+    NodesBenchSettings,
+    Result,
+    SamplerBenchSettings,
+    bench_kernels,
+    bench_nodes,
+    bench_sampler,
+)
 from raygen.cli.options import configured
 from raygen.cli.tables import table
 
@@ -26,7 +34,8 @@ def bench() -> None:
 def sampler(settings: SamplerBenchSettings, *, as_json: bool) -> None:
     """Compare the sampler with a bare loop.
 
-    Of the same network evaluations on the same batch; and cheap forces with the plain network in float32.
+    Of the same network evaluations on the same batch; cheap forces with the plain network in float32; peak memory;
+    and on CUDA the gradients with the device's peak.
     """
     _print(bench_sampler(settings), as_json=as_json)
 
@@ -42,13 +51,29 @@ def kernels(settings: KernelsBenchSettings, *, as_json: bool) -> None:
     _print(bench_kernels(settings), as_json=as_json)
 
 
+@bench.command()
+@_json
+@configured(NodesBenchSettings)
+def nodes(settings: NodesBenchSettings, *, as_json: bool) -> None:
+    """Compare cut networks with whole ones, and packed nodes.
+
+    Gradients of early, middle and late convolutions with the network cut and cropped, against the whole network at
+    full size; and many nodes of an early layer in one batch against one by one. Takes some minutes.
+    """
+    _print(bench_nodes(settings), as_json=as_json)
+
+
 def _print(results: Iterable[Result], *, as_json: bool) -> None:
     if as_json:
         for result in results:
             click.echo(json.dumps(asdict(result)))
         return
     rows = [
-        (found.case, f"{found.value:,.0f}", found.unit, f"{found.baseline:,.0f}", f"{found.ratio:.3f}")
+        (found.case, _figure(found.value), found.unit, _figure(found.baseline), f"{found.ratio:.3f}")
         for found in results
     ]
     click.echo(table(("case", "value", "unit", "baseline", "ratio"), rows))
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
