@@ -2,11 +2,12 @@
 
 from raygen.sampling.memory import keep_freed_memory
 from raygen.sampling.planning import plan_units
+from raygen.sampling.progress import UnitProgress
 from raygen.sampling.reference import SavedReference, Source, check_saved, fit_reference, make_reference
 from raygen.sampling.run import FarmReport, UnitReport, begin_run, describe_nodes, sample_here, sample_unit
 from raygen.sampling.settings import SamplingSettings
 from raygen.sampling.traces import trace_nodes
-from raygen.sampling.unit import Profile, UnitProgress, UnitSampler, UnitTrace
+from raygen.sampling.unit import Profile, UnitSampler, UnitTrace
 
 __all__ = [
     "FarmReport",

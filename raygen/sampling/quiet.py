@@ -18,7 +18,9 @@ UNKNOWN = Diagnostics(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan
 """The diagnostics of a node that was not sampled."""
 
 
-def find_quiet(cut: Cut, nodes: Sequence[Node], reference: Reference, *, seed: int) -> dict[Node, str]:
+def find_quiet(
+    cut: Cut, nodes: Sequence[Node], reference: Reference, *, seed: int, device: torch.device
+) -> dict[Node, str]:
     """Return the constant and dead nodes among ``nodes``, which share a layer and an ending, each with the reason.
 
     A score that is not finite is no such case: it is an error where the node is sampled.
@@ -28,10 +30,10 @@ def find_quiet(cut: Cut, nodes: Sequence[Node], reference: Reference, *, seed: i
         nodes: of one unit.
         reference: whose draws they are judged by.
         seed: of the run.
+        device: of the reference.
     """
     kind = f"{seed}/{nodes[0].layer}{nodes[0].ending}/quiet"
-    like = next(cut.module.parameters(), torch.zeros(()))
-    streams = Streams((kind,), _IMAGES, like.device)
+    streams = Streams((kind,), _IMAGES, device)
     found = quiet_nodes(cut, nodes, reference.image(streams.start(reference.shape)))
     return {node: reason for node, reason in found.items() if "not finite" not in reason}
 

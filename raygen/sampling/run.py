@@ -14,9 +14,10 @@ from raygen.data import ImageSet, hash_images
 from raygen.errors import ScoreError
 from raygen.networks import Network, Node
 from raygen.sampling.planning import plan_units
+from raygen.sampling.progress import UnitProgress
 from raygen.sampling.reference import Source, check_saved, saved_reference
 from raygen.sampling.settings import SamplingSettings
-from raygen.sampling.unit import Profile, UnitProgress, UnitSampler
+from raygen.sampling.unit import Profile, UnitSampler
 from raygen.store import Run, Unit
 
 _PLACES = {"reference_file"}

@@ -293,7 +293,7 @@ class Counted(WhitenedScore):
 
 
 def test_the_gradients_told_of_are_those_that_were_made(monkeypatch):
-    monkeypatch.setattr("raygen.sampling.unit.WhitenedScore", Counted)
+    monkeypatch.setattr("raygen.sampling.targets.WhitenedScore", Counted)
     settings = SamplingSettings(chains=4, warm_up=12, draws=2, thin=3, steps=8, contrast=2.0)
     Counted.gradients = 0
     rows = sampler(settings).sample(unit("conv1", 0, 1, 2, chains=4))

@@ -1,0 +1,52 @@
+"""How far a unit is, told while it is sampled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class UnitProgress:
+    """How far a unit is.
+
+    Attributes:
+        fraction: of its trajectories made; with log Z, its chains are half of it.
+        acceptance: mean acceptance probability of the last trajectory; NaN before the first, and for log Z.
+    """
+
+    fraction: float
+    acceptance: float
+
+
+class Reporter:
+    """Counts a unit's trajectories and passes the fraction on.
+
+    Args:
+        parts: of the work; 2 where log Z follows, so that the chains count for half.
+        on_progress: told after each trajectory.
+    """
+
+    def __init__(self, parts: int, on_progress: Callable[[UnitProgress], None] | None) -> None:
+        self._parts = parts
+        self._total = 1
+        self._made = 0
+        self._on_progress = on_progress
+
+    def expect(self, total: int) -> None:
+        """Say how many trajectories the chains will make."""
+        self._total = total
+
+    def __call__(self, acceptance: float) -> None:
+        """Count one more trajectory of all chains, with its mean acceptance probability."""
+        self._made += 1
+        self._tell(self._made / self._total / self._parts, acceptance)
+
+    def rest(self, fraction: float) -> None:
+        """Say how much of the last part is done."""
+        self._tell((1 + fraction) / self._parts, math.nan)
+
+    def _tell(self, fraction: float, acceptance: float) -> None:
+        if self._on_progress is not None:
+            self._on_progress(UnitProgress(fraction, acceptance))

@@ -1,0 +1,55 @@
+"""From nodes to the densities that their chains sample: cuts, scores, references. What costs time to make is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from raygen.networks import Cut, Network, Node, NodeScores, cut_for, score_nodes
+from raygen.sampling.reference import Source, make_reference
+from raygen.sampling.settings import SamplingSettings
+from raygen.tilting import Reference, WhitenedScore
+
+
+class Targets:
+    """The densities of one network's nodes; keeps the last cut, and every reference.
+
+    Args:
+        network: whose nodes.
+        settings: what decides the samples.
+        images: what the reference is fitted to, of the network's input shape, or a saved reference; None for noise.
+        device: where the chains live.
+    """
+
+    def __init__(self, network: Network, settings: SamplingSettings, images: Source, device: torch.device) -> None:
+        self._network = network
+        self._settings = settings
+        self._images = images
+        self._device = device
+        self._cut: Cut | None = None
+        self._cut_as: tuple[str, str] | None = None
+        self._references: dict[tuple[int, int, int], Reference] = {}
+
+    def cut(self, node: Node) -> Cut:
+        """Return the network up to the node's layer, for all nodes of its layer and ending."""
+        wanted = node.layer, node.ending
+        if self._cut is None or self._cut_as != wanted:
+            self._cut, self._cut_as = cut_for(self._network, node, crop=self._settings.crop), wanted
+        return self._cut
+
+    def reference(self, shape: tuple[int, int, int]) -> Reference:
+        """Return the reference for images (C, H, W)."""
+        if shape not in self._references:
+            reference = make_reference(self._settings, shape, self._network, self._images)
+            self._references[shape] = reference.to(self._device)
+        return self._references[shape]
+
+    def scores(self, nodes: Sequence[Node], chains: int) -> NodeScores:
+        """Return the scores of nodes of one layer and ending, each for ``chains`` rows side by side."""
+        return score_nodes(self.cut(nodes[0]), nodes, chains).to(self._device)
+
+    def density(self, scores: NodeScores) -> WhitenedScore:
+        """Return the score in the reference's coordinates, with forces of the precision that the settings ask for."""
+        force = None if self._settings.forces == "float32" else scores.with_precision(self._settings.forces)
+        return WhitenedScore(scores, self.reference(scores.cut.input_shape), force=force)
