@@ -63,7 +63,7 @@ class ReferenceConfig(NetworkSettings, DataSettings, FitSettings):
     nodes: str | None = Field(
         None, description="nodes of one layer whose receptive field it is for; default the whole input"
     )
-    crop: bool = Field(True, description="as raygen sample has it: nodes of convolutions see their receptive field")
+    crop: bool = Field(True, description="sample convolution nodes at the size of their receptive field")
     out: str = Field(min_length=1, description="file to write, such as reference.safetensors")
 
 

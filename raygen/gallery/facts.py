@@ -68,9 +68,23 @@ def redraw_command(document: Mapping[str, Any], node: str, layer: str) -> tuple[
     request = _part(document, "request")
     options = {"network": request.get("network")}
     options |= {name: _part(document, "about").get(name) for name in ("weights", "reference_file")}
-    options |= {"data": request.get("data"), **_part(request, "settings"), **_part(_part(request, "profile"), layer)}
+    options |= _input(request) | {
+        "data": request.get("data"),
+        **_part(request, "settings"),
+        **_part(_part(request, "profile"), layer),
+    }
     words = ["raygen sample", f"--nodes {shlex.quote(node)}", f"--out redrawn/{re.sub(r'[^A-Za-z0-9._-]+', '_', node)}"]
     return (*words, *(option for name, value in options.items() for option in _option(name, value)))
+
+
+def _input(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the network's input as options; its size only where it is square, as the command line has it."""
+    shape = request.get("input_shape")
+    known = {"mean": request.get("mean"), "std": request.get("std")}
+    if not isinstance(shape, Sequence) or len(shape) != 3:
+        return known
+    size = {"input_size": shape[1]} if shape[1] == shape[2] else {}
+    return {**size, "channels": shape[0], **known}
 
 
 def _option(name: str, value: Any) -> Iterator[str]:
@@ -79,6 +93,8 @@ def _option(name: str, value: Any) -> Iterator[str]:
         yield f"--{flag}" if value else f"--no-{flag}"
     elif isinstance(value, str | int | float):
         yield f"--{flag} {shlex.quote(str(value))}"
+    elif isinstance(value, Sequence) and value and all(isinstance(one, int | float) for one in value):
+        yield f"--{flag} {','.join(map(str, value))}"
     elif value not in (None, [], {}):
         yield f"--{flag} {shlex.quote(json.dumps(value))}"
 

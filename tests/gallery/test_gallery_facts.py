@@ -54,6 +54,14 @@ def test_the_command_gives_the_layers_own_settings():
     assert "--step-size 0.1" in redraw_command(DOCUMENT, "conv1:0", "conv1")
 
 
+def test_the_command_gives_the_input_that_the_run_had():
+    request = {"network": "net:make", "input_shape": [3, 128, 128], "mean": [0.5, 0.25, 0.125], "std": [1.0, 2.0, 4.0]}
+    words = redraw_command({"request": request}, "conv2:7", "conv2")
+    assert words[4:] == ("--input-size 128", "--channels 3", "--mean 0.5,0.25,0.125", "--std 1.0,2.0,4.0")
+    oblong = redraw_command({"request": request | {"input_shape": [1, 20, 30]}}, "conv2:7", "conv2")
+    assert "--channels 1" in oblong and not any(word.startswith("--input-size") for word in oblong)
+
+
 @given(st.text(min_size=1, max_size=30))
 def test_a_shell_reads_any_node_back(node):
     words = shlex.split(" ".join(redraw_command(DOCUMENT, node, "conv1")))
