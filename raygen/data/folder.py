@@ -1,94 +1,161 @@
-"""A folder of pictures, one sub-folder for each class, small enough for memory."""
+"""Folders of pictures, one sub-folder for each class, on local disk or behind a URI."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from raygen.data.images import ImageSet, stratified_split
+from raygen.data.decoding import Corrupt, Data
+from raygen.data.images import ImageSet
+from raygen.data.listing import TEST_NAMES, Indices, Place, check_classes, check_same, shuffled, split
+from raygen.data.order import Plan, plan_epoch, plan_once
+from raygen.data.source import Share
+from raygen.data.stream import MEMORY_LIMIT, PictureStream, in_memory
 from raygen.errors import DataError
 
-MEMORY_LIMIT = 2 * 2**30
-"""Bytes of pixels that a folder may hold in memory."""
+UNLABELLED = "unlabelled"
+"""The folder whose pictures join the training images without a label."""
 
-_MODES = {1: "L", 3: "RGB"}
-_TEST_NAMES = ("test", "val", "validation")
-_SPLIT_SEED = 0
+
+@dataclass(frozen=True)
+class FolderListing:
+    """Pictures in files of their own.
+
+    Attributes:
+        name: of the data set.
+        class_names: one for each class.
+        labels: (n,) int64; -1 is a picture without label.
+        place: the folder.
+        paths: (n,) pyarrow strings, relative to the folder.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    labels: Tensor
+    place: Place
+    paths: Any
+
+    def title(self, index: int) -> str:
+        """Return the picture's path; see ``Listing``."""
+        return f"{self.place.text}/{self.paths[index].as_py()}"
+
+    def read(self, indices: Indices) -> list[Data]:
+        """Return the files' bytes; see ``Listing``."""
+        return [self._bytes(int(index)) for index in indices]
+
+    def epoch(self, seed: int, number: int, batch_size: int, share: Share) -> Plan:
+        """Plan an epoch; see ``Listing``."""
+        return plan_epoch(len(self.labels), seed, number, batch_size, share)
+
+    def once(self, batch_size: int, share: Share) -> Plan:
+        """Plan a look at each picture; see ``Listing``."""
+        return plan_once(len(self.labels), batch_size, share)
+
+    def subset(self, indices: Tensor) -> FolderListing:
+        """Return the pictures at ``indices``, in their order."""
+        return replace(self, labels=self.labels[indices], paths=self.paths.take(pa.array(indices.numpy())))
+
+    def _bytes(self, index: int) -> Data:
+        try:
+            with self.place.filesystem.open_input_file(f"{self.place.root}/{self.paths[index].as_py()}") as stream:
+                return bytes(stream.read())
+        except OSError as error:
+            return Corrupt(" ".join(str(error).split()))
+
+
+def list_folder(root: str, *, limit: int | None = None) -> tuple[FolderListing, FolderListing]:
+    """List the training and the test pictures of a folder.
+
+    Args:
+        root: path or URI; holds ``train`` and ``test`` (or ``val``, ``validation``) with a sub-folder for each class;
+            or the sub-folders themselves, of which a fifth of each class, always the same, becomes the test set.
+            Pictures below ``unlabelled`` beside them join the training pictures with label -1.
+        limit: use this many pictures of each split at most, in a fixed random order; of those without label, too.
+
+    Raises:
+        DataError: no such folder, no pictures, a class without any for training, or classes that differ.
+    """
+    place = Place.of(root)
+    folders = [name for name, is_folder in place.entries() if is_folder]
+    test_name = next((name for name in TEST_NAMES if name in folders), None)
+    where = f"data_root {place.text}"
+    if "train" in folders and test_name is not None:
+        train, test = _listed(place, "train"), _listed(place, test_name)
+        check_same(place.text, train.class_names, test.class_names)
+        chosen = shuffled(len(train.labels), limit), shuffled(len(test.labels), limit)
+    else:
+        alone = "train" if set(folders) - {UNLABELLED} == {"train"} else ""
+        train = test = _listed(place, alone)
+        chosen = split(train.labels, limit)
+    check_classes(where, train.labels, train.class_names)
+    if not len(chosen[1]):
+        right = "give folders train and test, or two pictures or more of a class"
+        raise DataError("no picture is left for testing", where=where, right=right)
+    train, test = train.subset(chosen[0]), test.subset(chosen[1])
+    return (_with_unlabelled(train, limit) if UNLABELLED in folders else train), test
 
 
 def folder_set(
-    root: Path, shape: tuple[int, int, int], *, limit: int | None = None, memory_limit: int = MEMORY_LIMIT
+    root: Path,
+    shape: tuple[int, int, int],
+    *,
+    limit: int | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+    corrupt_limit: int = 0,
 ) -> tuple[ImageSet, ImageSet]:
-    """Read a folder of pictures as training and test images.
+    """Read a folder of pictures into memory.
 
     Args:
-        root: holds ``train`` and ``test`` (or ``val``, ``validation``) with a sub-folder for each class; or the
-            sub-folders themselves, of which a fifth of each class, always the same, becomes the test set.
+        root: see ``list_folder``.
         shape: (channels, height, width) of the result; each picture is scaled to cover it, and its middle is cut out.
-        limit: use this many pictures of each split at most, in a fixed random order.
+        limit: use this many pictures of each split at most.
         memory_limit: bytes of pixels in all.
+        corrupt_limit: this many pictures of a split may be unreadable and are left out.
 
     Raises:
-        DataError: no such folder, no pictures, an unreadable one, classes that differ, or too many bytes.
+        DataError: the folder is not as it should be, unreadable pictures, or too many bytes.
     """
-    if shape[0] not in _MODES:
-        raise DataError(f"pictures cannot have {shape[0]} channels", where=f"data_root {root}", right="take 1 or 3")
-    test_root = next((root / name for name in _TEST_NAMES if (root / name).is_dir()), None)
-    if (root / "train").is_dir() and test_root is not None:
-        folders = _listed(root / "train"), _listed(test_root)
-        orders = tuple(_shuffled(len(folder.samples)) for folder in folders)
-    else:
-        folders = (_listed(root),) * 2
-        orders = stratified_split(torch.tensor(folders[0].targets), test_part=0.2, seed=_SPLIT_SEED)
-    if folders[0].classes != folders[1].classes:
-        odd = sorted(set(folders[0].classes) ^ set(folders[1].classes))
-        raise DataError(f"class {odd[0]!r} is in one split only", where=str(root), right="give both the same classes")
-    chosen = [order[:limit] for order in orders]
-    if not all(len(order) for order in chosen):
-        right = "give folders train and test, or two pictures or more of a class"
-        raise DataError("no picture is left for testing", where=f"data_root {root}", right=right)
-    _check_size(root, sum(len(order) for order in chosen), shape, memory_limit)
-    train, test = (_read(root.name, folder, order, shape) for folder, order in zip(folders, chosen, strict=True))
+    listings = list_folder(str(root), limit=limit)
+    train, test = in_memory(
+        *(PictureStream(listing, shape, corrupt_limit=corrupt_limit) for listing in listings), memory_limit=memory_limit
+    )
     return train, test
 
 
-def _listed(root: Path) -> ImageFolder:
-    try:
-        return ImageFolder(str(root))
-    except OSError as error:
-        right = "give a folder with one sub-folder of pictures for each class"
-        raise DataError(f"no pictures ({error})", where=f"data_root {root}", right=right) from error
+def _listed(place: Place, folder: str) -> FolderListing:
+    """List the pictures below the sub-folders of a folder, each a class, sorted."""
+    found = [(name, is_folder) for name, is_folder in place.entries(folder, recursive=True)
+             if folder or name.split("/")[0] != UNLABELLED]  # fmt: skip
+    pictures = [name for name, is_folder in found if not is_folder and "/" in name and _is_picture(name)]
+    classes = {name.split("/")[0] for name, is_folder in found if is_folder or "/" in name}
+    where = f"data_root {place.text}{f'/{folder}' if folder else ''}"
+    if not pictures:
+        raise DataError(
+            "no pictures", where=where, right="give a folder with one sub-folder of pictures for each class"
+        )
+    class_names = tuple(sorted(classes))
+    index_of = {name: index for index, name in enumerate(class_names)}
+    # Class by class, and within one folder by folder.
+    pictures.sort(key=lambda name: (name.split("/", 1)[0], *name.rpartition("/")[::2]))
+    labels = np.array([index_of[name.split("/", 1)[0]] for name in pictures], dtype=np.int64)
+    paths = pa.array([f"{folder}/{name}" if folder else name for name in pictures], pa.large_string())
+    return FolderListing(place.name, class_names, torch.from_numpy(labels), place, paths)
 
 
-def _shuffled(n: int) -> Tensor:
-    return torch.randperm(n, generator=torch.Generator().manual_seed(_SPLIT_SEED))
+def _with_unlabelled(train: FolderListing, limit: int | None) -> FolderListing:
+    found = train.place.entries(UNLABELLED, recursive=True)
+    names = [f"{UNLABELLED}/{name}" for name, is_folder in found if not is_folder and _is_picture(name)]
+    more = pa.array(names, pa.large_string()).take(pa.array(shuffled(len(names), limit).numpy()))
+    labels = torch.cat((train.labels, torch.full((len(more),), -1)))
+    return replace(train, labels=labels, paths=pa.concat_arrays([train.paths, more]))
 
 
-def _check_size(root: Path, n: int, shape: tuple[int, int, int], memory_limit: int) -> None:
-    size = n * shape[0] * shape[1] * shape[2]
-    if size > memory_limit:
-        what = f"{n} pictures of {'x'.join(map(str, shape))} are {size:,} bytes, above {memory_limit:,}"
-        raise DataError(what, where=f"data_root {root}", right="give a limit, or a network of smaller images")
-
-
-def _read(name: str, folder: ImageFolder, order: Tensor, shape: tuple[int, int, int]) -> ImageSet:
-    chosen = [folder.samples[int(index)] for index in order]
-    images = torch.empty((len(chosen), *shape), dtype=torch.uint8)
-    for row, (path, _) in enumerate(chosen):
-        images[row] = _picture(Path(path), shape)
-    return ImageSet(name, images, torch.tensor([label for _, label in chosen]), tuple(folder.classes))
-
-
-def _picture(path: Path, shape: tuple[int, int, int]) -> Tensor:
-    channels, height, width = shape
-    try:
-        with Image.open(path) as picture:
-            fitted = ImageOps.fit(picture.convert(_MODES[channels]), (width, height), Image.Resampling.LANCZOS)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot be read ({error})", where=str(path), right="replace or remove the picture") from error
-    return torch.from_numpy(np.array(fitted)).reshape(height, width, channels).permute(2, 0, 1)
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(IMG_EXTENSIONS)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from raygen.data.source import Batch, Share
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,37 @@ class ImageSet:
     def first(self, limit: int | None) -> ImageSet:
         """Return the first ``limit`` images, or the set itself where it has no more or there is no limit."""
         return self if limit is None or limit >= len(self) else self.subset(range(limit))
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Nothing: what lies in memory has been read."""
+        return ()
+
+    def to(self, device: torch.device) -> ImageSet:
+        """Return the set with its images and labels on a device."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def steps(self, batch_size: int, processes: int) -> int:
+        """Return how many global batches an epoch has."""
+        return math.ceil(len(self) / batch_size)
+
+    def epoch(self, seed: int, number: int, batch_size: int, share: Share) -> Iterator[Batch]:
+        """Give this process's shard of every global batch; see ``ImageSource``."""
+        order = torch.from_numpy(epoch_order(len(self), seed, number)).to(self.labels.device)
+        for batch in order.split(batch_size):  # type: ignore[no-untyped-call]
+            mine = batch[share.rank :: share.processes]
+            yield Batch(self.images[mine], self.labels[mine])
+
+    def once(self, batch_size: int, share: Share) -> Iterator[Batch]:
+        """Give this process's share: every so-manieth batch, in order; see ``ImageSource``."""
+        for start in range(share.rank * batch_size, len(self), share.processes * batch_size):
+            batch = slice(start, start + batch_size)
+            yield Batch(self.images[batch], self.labels[batch])
+
+
+def epoch_order(n: int, seed: int, number: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return the order of ``n`` images in an epoch: a permutation, (n,) int64, that (seed, number) alone decide."""
+    return np.random.default_rng((seed, number)).permutation(n)
 
 
 def hash_images(images: ImageSet) -> str:

@@ -6,14 +6,23 @@ from pathlib import Path
 
 from pydantic import Field
 
+from raygen.data.augment import Augment
+from raygen.data.augmented import AugmentedSet
 from raygen.data.digits import digits
-from raygen.data.folder import folder_set
+from raygen.data.folder import list_folder
 from raygen.data.images import ImageSet
+from raygen.data.listing import Listing
+from raygen.data.parquet import list_parquet
+from raygen.data.source import ImageSource
+from raygen.data.stream import MEMORY_LIMIT, PictureStream, ThreadReader, bytes_of, in_memory
 from raygen.data.vision import VISION_SETS, vision_set
-from raygen.errors import DataError, closest
+from raygen.errors import DataError, SettingsError, closest
 from raygen.settings import Settings
 
-DATA_SETS = ("digits", *VISION_SETS, "folder")
+PICTURE_SETS = ("folder", "parquet")
+"""Data sets of encoded pictures of any size, which may stream."""
+
+DATA_SETS = ("digits", *VISION_SETS, *PICTURE_SETS)
 """What ``DataSettings.data`` may name."""
 
 
@@ -21,41 +30,123 @@ class DataSettings(Settings):
     """Which images to train on."""
 
     data: str = Field("digits", description=f"data set: {', '.join(DATA_SETS)}")
-    data_root: str | None = Field(None, description="local folder of the data set; digits need none")
+    data_root: str | None = Field(
+        None, description="folder of the data set, of folder and parquet also a URI; digits need none"
+    )
     download: bool = Field(False, description="fetch the data set into its folder where it is absent")
     limit: int | None = Field(None, ge=1, description="use only the first so many images of each split")
+    image_column: str | None = Field(None, description="column of Parquet files that holds the pictures, else found")
+    label_column: str | None = Field(None, description="column of Parquet files that holds the labels, else found")
+    augment: Augment = Field("none", description="random change of training images; crop-flip moves by 4 pixels")
+    stream: bool | None = Field(
+        None, description=f"read pictures while training, else only above {MEMORY_LIMIT / 2**30:g} GiB of pixels"
+    )
+    corrupt_limit: int = Field(10, ge=0, description="unreadable pictures that a pass of a worker skips")
 
 
 def load_data(settings: DataSettings, shape: tuple[int, int, int]) -> tuple[ImageSet, ImageSet]:
-    """Read the training and the test images that ``settings`` ask for.
+    """Read the training and the test images that ``settings`` ask for into memory, unchanged.
 
     Args:
         settings: the data set and where it lies.
-        shape: (channels, height, width) that the network takes. Pictures of a folder are brought to it; images of the
+        shape: (channels, height, width) that the network takes. Pictures of files are brought to it; images of the
             other sets must have it.
 
     Raises:
-        DataError: the data set is unknown, absent or damaged, or its images do not fit.
+        DataError: the data set is unknown, absent or damaged, too large, or its images do not fit.
     """
+    _check_name(settings)
+    if settings.data in PICTURE_SETS:
+        train, test = in_memory(*_streams(settings, shape, threads=2))
+        return train, test
+    return _small_set(settings, shape)
+
+
+def open_data(
+    settings: DataSettings, shape: tuple[int, int, int], *, threads: int = 2
+) -> tuple[ImageSource, ImageSource]:
+    """Return the training and the test images that ``settings`` ask for, in memory or streamed, for training.
+
+    Args:
+        settings: the data set, where it lies, and how its training images are changed.
+        shape: as in ``load_data``.
+        threads: that decode the pictures of a stream.
+
+    Raises:
+        DataError: the data set is unknown, absent or damaged, or its images do not fit.
+        SettingsError: the data set cannot be streamed, or not be changed so.
+    """
+    _check_name(settings)
+    if settings.data not in PICTURE_SETS:
+        return _open_small(settings, shape)
+    train, test = _streams(settings, shape, threads=threads)
+    if settings.stream is False and settings.augment == "resized-crop":
+        raise _needs_stream("stream = False")
+    large = bytes_of(train) + bytes_of(test) > MEMORY_LIMIT
+    if settings.stream or (settings.stream is None and (large or settings.augment == "resized-crop")):
+        return train, test
+    loaded, held = in_memory(train, test)
+    return _changed(loaded, settings.augment), held
+
+
+def _open_small(settings: DataSettings, shape: tuple[int, int, int]) -> tuple[ImageSource, ImageSource]:
+    if settings.stream:
+        raise SettingsError(f"{settings.data} does not stream", where="stream",
+                            right=f"leave it out, or take data {' or '.join(PICTURE_SETS)}")  # fmt: skip
+    if settings.augment == "resized-crop":
+        raise _needs_stream(f"data = {settings.data}")
+    train, test = _small_set(settings, shape)
+    return _changed(train, settings.augment), test
+
+
+def _changed(images: ImageSet, augment: Augment) -> ImageSource:
+    return images if augment == "none" else AugmentedSet(images, augment)
+
+
+def _needs_stream(what: str) -> SettingsError:
+    right = f"take data {' or '.join(PICTURE_SETS)} with a stream, or flip or crop-flip"
+    return SettingsError(f"augment = resized-crop needs whole pictures, but {what}", where="augment", right=right)
+
+
+def _check_name(settings: DataSettings) -> None:
     if settings.data not in DATA_SETS:
         right = closest(settings.data, DATA_SETS)
         raise DataError(f"unknown data set {settings.data!r}", where="data", right=right)
+
+
+def _streams(
+    settings: DataSettings, shape: tuple[int, int, int], *, threads: int
+) -> tuple[PictureStream, PictureStream]:
+    train, test = _listings(settings)
+    corrupt_limit, reader = settings.corrupt_limit, ThreadReader(threads)
+    return (
+        PictureStream(train, shape, augment=settings.augment, corrupt_limit=corrupt_limit, reader=reader),
+        PictureStream(test, shape, corrupt_limit=corrupt_limit, reader=reader),
+    )
+
+
+def _listings(settings: DataSettings) -> tuple[Listing, Listing]:
+    root, limit = _root(settings), settings.limit
+    if settings.data == "folder":
+        return list_folder(root, limit=limit)
+    return list_parquet(root, limit=limit, image_column=settings.image_column, label_column=settings.label_column)
+
+
+def _small_set(settings: DataSettings, shape: tuple[int, int, int]) -> tuple[ImageSet, ImageSet]:
     if settings.data == "digits":
         pair = digits()
-    elif settings.data == "folder":
-        pair = folder_set(_root(settings), shape, limit=settings.limit)
     else:
-        pair = vision_set(settings.data, _root(settings), download=settings.download)
+        pair = vision_set(settings.data, Path(_root(settings)), download=settings.download)
     for images in pair:
         _check_shape(images, shape)
     train, test = (images.first(settings.limit) for images in pair)
     return train, test
 
 
-def _root(settings: DataSettings) -> Path:
+def _root(settings: DataSettings) -> str:
     if settings.data_root is None:
         raise DataError(f"{settings.data} needs a folder", where="data_root", right="give the folder that holds it")
-    return Path(settings.data_root)
+    return settings.data_root
 
 
 def _check_shape(images: ImageSet, shape: tuple[int, int, int]) -> None:

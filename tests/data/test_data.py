@@ -1,3 +1,4 @@
+import pickle
 import struct
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from PIL import Image
+from torchvision.datasets import CIFAR10
 
 from raygen.data import DataSettings, ImageSet, digits, folder_set, load_data, stratified_split
 from raygen.data.vision import image_set
@@ -129,6 +131,35 @@ def test_colour_images_get_their_channels_first():
     assert images.labels.tolist() == [1, 0]
 
 
+def write_cifar(root, per_file=4):
+    """Files as CIFAR-10 has them in its Python version, with few images; returns the training images and labels."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    pixels = draw.integers(0, 256, (6, per_file, 3, 32, 32), dtype=np.uint8)
+    labels = draw.integers(0, 10, (6, per_file))
+    names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+    for name, images, its_labels in zip(names, pixels, labels, strict=True):
+        rows = {"data": images.reshape(per_file, 3072), "labels": its_labels.tolist(), "batch_label": name}
+        (folder / name).write_bytes(pickle.dumps(rows, protocol=2))
+    classes = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    meta = {"label_names": classes, "num_vis": 3072, "num_cases_per_batch": per_file}
+    (folder / "batches.meta").write_bytes(pickle.dumps(meta, protocol=2))
+    return pixels[:5].reshape(-1, 3, 32, 32), labels[:5].ravel()
+
+
+def test_cifar_files_come_back_as_they_were_written(tmp_path, monkeypatch):
+    pixels, labels = write_cifar(tmp_path)
+    # torchvision wants the very files of the data set, by their checksums.
+    for parts in ("train_list", "test_list"):
+        monkeypatch.setattr(CIFAR10, parts, [(name, None) for name, _ in getattr(CIFAR10, parts)])
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": None})
+    train, test = load_data(DataSettings(data="cifar10", data_root=str(tmp_path)), (3, 32, 32))
+    assert np.array_equal(train.images.numpy(), pixels)
+    assert train.labels.tolist() == labels.tolist()
+    assert (len(test), train.class_names[3], train.shape) == (4, "cat", (3, 32, 32))
+
+
 @pytest.mark.parametrize("data", ["mnist", "fashion-mnist", "cifar10"])
 def test_absent_files_are_named_with_what_is_expected(tmp_path, data):
     with pytest.raises(
@@ -225,6 +256,7 @@ def test_what_is_wrong_with_a_folder_is_named(tmp_path):
     write_pictures(tmp_path, {"lone": (1, (1, 2, 3))})
     with pytest.raises(DataError, match="no picture is left for testing"):
         folder_set(tmp_path, (3, 4, 4))
+    write_pictures(tmp_path, RED_AND_BLUE)
     with pytest.raises(DataError, match="2 channels"):
         folder_set(tmp_path, (2, 4, 4))
 

@@ -1,0 +1,220 @@
+"""The rows of Parquet files: which columns hold pictures and labels, and the bytes of each row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raygen.data.decoding import Corrupt, Data
+from raygen.data.listing import Indices, Place, unknown_column
+from raygen.errors import DataError
+
+GROUP_LIMIT = 2 * 2**30
+"""Bytes of a row group; one that is larger is refused, since it must be held in memory as a whole."""
+
+_READERS = 16
+"""Files whose metadata are read at the same time."""
+
+_IMAGE_NAMES = ("image", "img", "picture", "pixels")
+_LABEL_NAMES = ("label", "labels", "class", "target", "fine_label")
+
+
+@dataclass(frozen=True)
+class ParquetRows:
+    """Rows of files, numbered on from file to file.
+
+    Attributes:
+        place: the folder.
+        files: their paths, relative to the folder.
+        column: that holds the pictures.
+        group_files: (g,) which file each row group is in.
+        group_numbers: (g,) its number in the file.
+        group_starts: (g + 1,) its first row, and the number of rows.
+        group_bytes: (g,) of its pictures.
+    """
+
+    place: Place
+    files: tuple[str, ...]
+    column: str
+    group_files: Indices
+    group_numbers: Indices
+    group_starts: Indices
+    group_bytes: Indices
+
+    def __len__(self) -> int:
+        return int(self.group_starts[-1])
+
+    def title(self, row: int) -> str:
+        """Return the file, and the row in it."""
+        file = int(self.group_files[self.group_of(row)])
+        first = int(self.group_starts[np.searchsorted(self.group_files, file)])
+        return f"{self.place.text}/{self.files[file]}, row {row - first}"
+
+    def group_of(self, rows: Any) -> Any:
+        """Return which row group each row is in."""
+        return np.searchsorted(self.group_starts, rows, side="right") - 1
+
+    def read(self, rows: Indices) -> list[Data]:
+        """Return the pictures in rows, reading each row group once.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        groups = self.group_of(rows)
+        found: dict[int, Data] = {}
+        for group in np.unique(groups).tolist():
+            wanted = np.unique(rows[groups == group])
+            column = self._column(group).take(pa.array(wanted - self.group_starts[group]))
+            found.update(zip(wanted.tolist(), _bytes_of(column), strict=True))
+        return [found[row] for row in rows.tolist()]
+
+    def _column(self, group: int) -> Any:
+        file = self.files[int(self.group_files[group])]
+        try:
+            with _opened(self.place, file) as opened:
+                table = opened.read_row_group(int(self.group_numbers[group]), columns=[self.column])
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(self.place, file, error) from error
+        return table.column(self.column)
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """The rows of a split, their labels as they are written.
+
+    Attributes:
+        rows: that hold the pictures.
+        labels: pyarrow integers or strings, null for none.
+        class_names: of integer labels, where the schema tells them.
+    """
+
+    rows: ParquetRows
+    labels: Any
+    class_names: tuple[str, ...] | None
+
+
+def read_rows(place: Place, kind: str, files: Sequence[str], image: str | None, label: str | None) -> LabelledRows:
+    """Read labels and metadata of a split's files.
+
+    Args:
+        place: the folder.
+        kind: the split's name, for messages.
+        files: relative to the folder.
+        image: column of the pictures, None to find it.
+        label: column of the labels, None to find it.
+
+    Raises:
+        DataError: no such columns, columns of other kinds, no rows, or a file that cannot be read.
+    """
+    where = f"{place.text}/{files[0]}"
+    try:
+        with _opened(place, files[0]) as opened:
+            schema = opened.schema_arrow
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(place, files[0], error) from error
+    features = _features(schema)
+    image = _column_of(schema, features, "Image", image, _IMAGE_NAMES, where)
+    label = _column_of(schema, features, "ClassLabel", label, _LABEL_NAMES, where)
+    _check_columns(schema, image, label, where)
+    with ThreadPoolExecutor(_READERS) as pool:
+        parts = list(pool.map(lambda file: _read_file(place, file, image, label), files))
+    values = pa.chunked_array([chunk for part in parts for chunk in part[0].chunks], type=schema.field(label).type)
+    counts = np.array([count for part in parts for count, _ in part[1]], dtype=np.int64)
+    if not len(values):
+        raise DataError(f"the {kind} split is empty", where=where, right="give files with rows")
+    rows = ParquetRows(
+        place=place, files=tuple(files), column=image,
+        group_files=np.repeat(np.arange(len(files)), [len(part[1]) for part in parts]),
+        group_numbers=np.array([number for part in parts for number in range(len(part[1]))], dtype=np.int64),
+        group_starts=np.concatenate([[0], counts.cumsum()]),
+        group_bytes=np.array([size for part in parts for _, size in part[1]], dtype=np.int64),
+    )  # fmt: skip
+    names = features.get(label, {}).get("names")
+    return LabelledRows(rows, values, None if names is None else tuple(map(str, names)))
+
+
+def _read_file(place: Place, file: str, image: str, label: str) -> tuple[Any, list[tuple[int, int]]]:
+    """Return a file's labels, and rows and bytes of each of its row groups."""
+    where = f"{place.text}/{file}"
+    try:
+        with _opened(place, file) as opened:
+            _check_columns(opened.schema_arrow, image, label, where)
+            labels = opened.read(columns=[label]).column(label)
+            groups = [_size_of(opened.metadata.row_group(number), image) for number in range(opened.num_row_groups)]
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(place, file, error) from error
+    if any(size > GROUP_LIMIT for _, size in groups):
+        raise DataError(f"a row group of {max(size for _, size in groups):,} bytes, above {GROUP_LIMIT:,}", where=where,
+                        right="write the file with smaller row groups")  # fmt: skip
+    return labels, groups
+
+
+def _size_of(group: Any, column: str) -> tuple[int, int]:
+    columns = (group.column(number) for number in range(group.num_columns))
+    sizes = (part.total_uncompressed_size for part in columns if part.path_in_schema.split(".")[0] == column)
+    return group.num_rows, sum(sizes)
+
+
+def _opened(place: Place, file: str) -> Any:
+    return pq.ParquetFile(f"{place.root}/{file}", filesystem=place.filesystem)
+
+
+def _features(schema: Any) -> dict[str, dict[str, Any]]:
+    """Return what the hub's own metadata say of the columns; nothing where there are none."""
+    written = (schema.metadata or {}).get(b"huggingface")
+    try:
+        features = json.loads(written)["info"]["features"] if written else {}
+        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _column_of(
+    schema: Any, features: dict[str, dict[str, Any]], kind: str, asked: str | None, usual: Sequence[str], where: str
+) -> str:
+    if asked is not None:
+        if asked not in schema.names:
+            raise unknown_column(asked, schema.names, where)
+        return asked
+    marked = [name for name, feature in features.items() if feature.get("_type") == kind and name in schema.names]
+    found = [*marked, *(name for name in usual if name in schema.names)]
+    if not found:
+        setting = "image_column" if kind == "Image" else "label_column"
+        raise DataError(f"no column {' or '.join(usual)}", where=where,
+                        right=f"give {setting}, one of {', '.join(schema.names)}")  # fmt: skip
+    return found[0]
+
+
+def _check_columns(schema: Any, image: str, label: str, where: str) -> None:
+    for name in (image, label):
+        if name not in schema.names:
+            raise unknown_column(name, schema.names, where)
+    kind = schema.field(image).type
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise DataError(f"column {image!r} is {kind}, not images", where=where,
+                        right="give a column of encoded pictures: binary, or a struct with bytes")  # fmt: skip
+    kind = schema.field(label).type
+    if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise DataError(f"column {label!r} is {kind}, not labels", where=where,
+                        right="give a column of integers or strings")  # fmt: skip
+
+
+def _bytes_of(column: Any) -> Iterator[Data]:
+    """Give the bytes in each row of an image column."""
+    for scalar in column:
+        field = scalar["bytes"] if scalar.is_valid and pa.types.is_struct(scalar.type) else scalar
+        yield memoryview(field.as_buffer()) if field.is_valid else Corrupt("the row has no bytes")
+
+
+def _unreadable(place: Place, file: str, error: Exception) -> DataError:
+    return DataError(f"cannot be read ({error})", where=f"{place.text}/{file}",
+                     right="give whole Parquet files, or take this one out")  # fmt: skip
