@@ -12,6 +12,7 @@ from raygen.networks.nodes import Node, node_label, read_node, sum_node
 from raygen.networks.parsing import parse_nodes
 from raygen.networks.scores import NodeScores, Precision
 from raygen.networks.weights import read_description, save_checkpoint
+from raygen.networks.zeiler_fergus import ZeilerFergusNet, zeiler_fergus
 
 __all__ = [
     "AlexNet",
@@ -23,6 +24,7 @@ __all__ = [
     "Node",
     "NodeScores",
     "Precision",
+    "ZeilerFergusNet",
     "caffe_alexnet",
     "caffenet",
     "cut_for",
@@ -41,4 +43,5 @@ __all__ = [
     "score_nodes",
     "sum_node",
     "wrap_network",
+    "zeiler_fergus",
 ]

@@ -72,7 +72,7 @@ class AlexNet(nn.Module):
         self.relu1, self.relu2, self.relu3, self.relu4, self.relu5 = (nn.ReLU() for _ in range(5))
         self.relu6, self.relu7 = nn.ReLU(), nn.ReLU()
         for name, deviation, bias in _ALEXNET_FILLERS:
-            _fill_normal(self.get_submodule(name), deviation, bias)
+            fill_normal(self.get_submodule(name), deviation, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the class scores (N, classes) of ``x`` (N, 3, 227, 227)."""
@@ -107,7 +107,8 @@ def caffenet(classes: int = 1000, *, bgr: bool = True) -> AlexNet:
     return AlexNet(classes, pool_first=True, bgr=bgr)
 
 
-def _fill_normal(layer: nn.Module, deviation: float, bias: float) -> None:
+def fill_normal(layer: nn.Module, deviation: float, bias: float) -> None:
+    """Draw the weights of a convolution or a linear layer from N(0, deviation^2), and set its biases."""
     assert isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None
     nn.init.normal_(layer.weight, std=deviation)
     nn.init.constant_(layer.bias, bias)

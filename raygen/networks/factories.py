@@ -13,8 +13,14 @@ from torch import nn
 
 from raygen.errors import NetworkError, WeightsError, closest
 from raygen.networks.architectures import caffe_alexnet, caffenet, lenet
+from raygen.networks.zeiler_fergus import zeiler_fergus
 
-_OWN: dict[str, Callable[..., nn.Module]] = {"lenet": lenet, "caffe_alexnet": caffe_alexnet, "caffenet": caffenet}
+_OWN: dict[str, Callable[..., nn.Module]] = {
+    "lenet": lenet,
+    "caffe_alexnet": caffe_alexnet,
+    "caffenet": caffenet,
+    "zeiler_fergus": zeiler_fergus,
+}
 # Caffe's mean of ImageNet, of pixels from 0 to 255, in red, green and blue.
 _CAFFE_MEAN = (122.67891434, 116.66876762, 104.00698793)
 _TRANSFORMERS = ("maxvit_", "swin_", "vit_")
@@ -34,7 +40,7 @@ class Defaults:
 
 
 def known_networks() -> tuple[str, ...]:
-    """Return the names that need no factory of the user: Caffe's and torchvision's convolutional classifiers."""
+    """Return the names that need no factory of the user: our own and torchvision's convolutional classifiers."""
     names = torchvision.models.list_models(module=torchvision.models)
     return (*_OWN, *(name for name in names if not name.startswith(_TRANSFORMERS)))
 
@@ -73,7 +79,8 @@ def defaults_of(name: str, module: nn.Module) -> Defaults:
     if name in _OWN:
         mean = tuple(value / 255 for value in _CAFFE_MEAN)
         imagenet = tuple(torchvision.models.AlexNet_Weights.DEFAULT.meta["categories"])
-        return Defaults((227, 227), 3, mean, (1 / 255,) * 3, imagenet)
+        side = 224 if name == "zeiler_fergus" else 227
+        return Defaults((side, side), 3, mean, (1 / 255,) * 3, imagenet)
     if ":" in name:
         convolution = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
         return Defaults(channels=None if convolution is None else convolution.in_channels)

@@ -23,7 +23,8 @@ class NetworkSettings(Settings):
     """
 
     network: str = Field(
-        "lenet", description='"lenet", "caffe_alexnet", "caffenet", a torchvision name, or "package.module:factory"'
+        "lenet",
+        description='"lenet", "caffe_alexnet", "caffenet", "zeiler_fergus", a torchvision name, or "module:factory"',
     )
     weights: str | None = Field(
         None, description='file (.pt, .pth, .safetensors), "DEFAULT" for torchvision\'s download, or "random"'

@@ -15,7 +15,7 @@ _WRITTEN = re.compile(r"(?P<layer>[^\s,:@]+):(?P<channel>\d+|\[[^\]]*\])(?P<ends
 _POSITION = re.compile(r"(\d+),(\d+)")
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Node:
     """One node of a network: a channel of a layer, or a weighted sum of its channels.
 

@@ -13,6 +13,9 @@ from raygen.networks.network import Network
 from raygen.networks.nodes import Node, check_position, sum_node
 from raygen.networks.terms import NUMBER
 
+_STARRED = {"conv", "linear"}
+"""Kinds of layers that a name with a star stands for: the others respond to what these do."""
+
 _SEPARATORS = re.compile(r"[\s,]*")
 _LAYER = re.compile(r"[^\s,:@]+")
 _CHANNELS = re.compile(r"(\*)(?![^\s,@])|(\d+)(?:-(\d+))?(?![^\s,@])")
@@ -35,6 +38,7 @@ def parse_nodes(text: str, network: Network, layers: Sequence[Layer]) -> tuple[N
         layer:ostrich, layer:{ostrich}  a class; braces where its name begins with a digit or a bracket
         layer:[9-950], layer:[0.5*12+7] a weighted sum of channels, written with a weight for each or without
         layer:[ostrich - orange]        the same of classes
+        features.*:0-9, *:*             of every convolution and linear layer whose name fits; * stands for any text
 
     each with an optional ``@row,column`` or ``@mean`` (over the map; the centre is meant without), and ``@relu`` (of a
     layer that ends with a ReLU its output, not its input). A number is always a channel. Of the class names that
@@ -44,15 +48,17 @@ def parse_nodes(text: str, network: Network, layers: Sequence[Layer]) -> tuple[N
     Raises:
         NodeError: if an item names a layer, channel, class or position that is not there, or there is no item.
     """
-    known = {layer.name: layer for layer in layers}
     nodes: dict[Node, None] = {}
     place = _skip(text, 0)
     while place < len(text):
-        layer, place = _read_layer(text, place, known)
-        found, place = _read_channels(text, place, layer, network)
-        ending, place = _read_endings(text, place, layer)
-        nodes.update((replace(node, position=ending.position, mean=ending.mean, after=ending.after), None)
-                     for node in found)  # fmt: skip
+        chosen, begin = _read_layers(text, place, layers)
+        for layer in chosen:
+            found, place = _read_channels(text, begin, layer, network)
+            ending, place = _read_endings(text, place, layer)
+            if ending.ending:
+                found = [replace(node, position=ending.position, mean=ending.mean, after=ending.after)
+                         for node in found]  # fmt: skip
+            nodes.update(dict.fromkeys(found))
         place = _skip(text, place)
     if not nodes:
         raise NodeError("no node is named", where="nodes", right="give layer:channel, such as conv2:7")
@@ -64,12 +70,20 @@ def _skip(text: str, place: int) -> int:
     return found.end() if found else place
 
 
-def _read_layer(text: str, place: int, known: dict[str, Layer]) -> tuple[Layer, int]:
+def _read_layers(text: str, place: int, layers: Sequence[Layer]) -> tuple[Sequence[Layer], int]:
+    """Return the layer of a name, or all that fit a name with stars; at least one."""
     found = _LAYER.match(text, place)
     name = found[0] if found else _item(text, place)
-    if found is None or name not in known:
-        raise NodeError(f"unknown layer {name!r}", where=f"nodes {_item(text, place)}", right=closest(name, known))
-    return known[name], found.end()
+    if "*" in name:
+        pattern = re.compile(".*".join(map(re.escape, name.split("*"))))
+        fit = [layer for layer in layers if layer.kind in _STARRED and pattern.fullmatch(layer.name)]
+    else:
+        fit = [layer for layer in layers if layer.name == name]
+    if found is None or not fit:
+        what = f"no convolution or linear layer fits {name!r}" if "*" in name else f"unknown layer {name!r}"
+        right = closest(name, [layer.name for layer in layers])
+        raise NodeError(what, where=f"nodes {_item(text, place)}", right=right)
+    return fit, found.end()
 
 
 def _read_channels(text: str, place: int, layer: Layer, network: Network) -> tuple[Sequence[Node], int]:

@@ -114,8 +114,8 @@ def save_checkpoint(path: str | Path, module: nn.Module, description: Mapping[st
     metadata = {"format": "pt", KEY: json.dumps(dict(description))}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(tensors, temporary, metadata=metadata)
-        with temporary.open("rb") as file:
+        with temporary.open("wb") as file:
+            file.write(_sorted_header(safetensors.torch.save(tensors, metadata)))
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
@@ -148,6 +148,16 @@ def state_dict_of(values: Any, where: str) -> dict[str, Tensor]:
     # torchvision's own DenseNet files name their layers as an older version did: norm.1 for norm1.
     old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
     return {old.sub(r"\1\2", name): value for name, value in tensors.items()}
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """Return a safetensors file with the metadata sorted, whose order the library leaves to chance."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors are aligned to 8 bytes
+    return len(text).to_bytes(8, "little") + text + data[start:]
 
 
 def _wrapped(values: Mapping[Any, Any]) -> Mapping[Any, Any] | None:

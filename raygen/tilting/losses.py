@@ -27,11 +27,15 @@ class GenerativeTerms:
         loss: scalar, differentiable.
         log_sum: (C,), LSE_c = logsumexp_j f_c(x_j) over the images of the global batch; minus infinity without images.
         effective_sample_size: (C,), 1 / sum_j w_cj^2 with w_cj = softmax_j f_c(x_j), from 1 to the number of images.
+        largest_weight: (C,), max_j w_cj, from 1 / number of images to 1.
+        counts: (C,), labelled images of each class; a class without any learns nothing from this batch.
     """
 
     loss: Tensor
     log_sum: Tensor
     effective_sample_size: Tensor
+    largest_weight: Tensor
+    counts: Tensor
 
 
 def generative_loss(scores: Tensor, labels: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
@@ -113,7 +117,7 @@ class _GenerativeLoss(torch.autograd.Function):
         scores: Tensor,
         labels: Tensor,
         group: dist.ProcessGroup | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         classes = scores.shape[1]
         own = _one_hot(labels, scores)
         top, below = _below_top(scores, group)
@@ -129,8 +133,10 @@ class _GenerativeLoss(torch.autograd.Function):
         ctx.save_for_backward((_ratio(counts, total) * shifted - own).div_(n).to(scores.dtype))
         loss, ess = (terms.sum() - own_score.squeeze()) / n, _ratio(total.square(), squares)
         log_sum = top + total.log()
-        ctx.mark_non_differentiable(log_sum, ess)
-        return loss, log_sum, ess
+        # The largest weight is that of the maximum, whose shifted exponential is 1.
+        largest = _ratio(torch.ones_like(total), total)
+        ctx.mark_non_differentiable(log_sum, ess, largest, counts)
+        return loss, log_sum, ess, largest, counts
 
     @staticmethod
     @once_differentiable

@@ -1,17 +1,24 @@
 """One worker's training run in plain PyTorch: the generative gradient, then the discriminative one."""
 
+from raygen.training.check import check_images
 from raygen.training.evaluate import Evaluation, evaluate, log_normaliser_of
 from raygen.training.folder import TrainingFolder
-from raygen.training.loop import OnEpoch, State, train
+from raygen.training.loop import OnEpoch, train
 from raygen.training.reports import EpochReport, TrainingResult
-from raygen.training.schedule import Phase, learning_rate, phase_of
+from raygen.training.schedule import Phase, learning_rate, phase_of, switch_epoch
 from raygen.training.scoring import Scorer, make_scorer
-from raygen.training.settings import Precision, TrainingSettings
+from raygen.training.settings import Objective, Precision, TrainingSettings
+from raygen.training.standing import TrainingStatus, mend_training, training_status, verify_training
+from raygen.training.state import State
+from raygen.training.summary import final_evaluation
+from raygen.training.task import Opener, TrainingTask, run_task
 
 __all__ = [
     "EpochReport",
     "Evaluation",
+    "Objective",
     "OnEpoch",
+    "Opener",
     "Phase",
     "Precision",
     "Scorer",
@@ -19,10 +26,19 @@ __all__ = [
     "TrainingFolder",
     "TrainingResult",
     "TrainingSettings",
+    "TrainingStatus",
+    "TrainingTask",
+    "check_images",
     "evaluate",
+    "final_evaluation",
     "learning_rate",
     "log_normaliser_of",
     "make_scorer",
+    "mend_training",
     "phase_of",
+    "run_task",
+    "switch_epoch",
     "train",
+    "training_status",
+    "verify_training",
 ]

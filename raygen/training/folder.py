@@ -1,7 +1,7 @@
 """A training run on storage: its request, its newest states, its metrics, and the trained network.
 
 States are written here, whole, by the first worker, not through the cluster's own bookkeeping: that overwrites its one
-snapshot file in place, and a torn one must never cost the run.
+snapshot file in place, and a torn one must never cost the run. Nothing of the cluster's is kept in the folder.
 """
 
 from __future__ import annotations
@@ -9,22 +9,25 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from raygen.errors import StoreError
 from raygen.networks import save_checkpoint
-from raygen.store import Location, claim
-from raygen.training.loop import State
+from raygen.store import Location, Lock, Pace, below, claim, read_request
 from raygen.training.reports import EpochReport
+from raygen.training.showing import show_history
+from raygen.training.state import State
 
 _REQUEST = "pretrain.json"
-_METRICS = "metrics.jsonl"
-_NETWORK = "network.safetensors"
-_STATES = "states"
+METRICS = "metrics.jsonl"
+NETWORK = "network.safetensors"
+STATES = "states"
 _KEPT = 2
 """States kept: the newest, and the one before it in case the newest is torn."""
 
@@ -46,47 +49,138 @@ class TrainingFolder:
         claim(location, _REQUEST, request, about=about)
         return cls(location)
 
+    @classmethod
+    def open(cls, place: str) -> TrainingFolder:
+        """Return the training at ``place``, to be read.
+
+        Raises:
+            StoreError: if there is none, or one of another version of the schema.
+        """
+        folder = cls(Location.of(place))
+        read_request(folder.location, _REQUEST)
+        return folder
+
+    @staticmethod
+    def lock(place: str, pace: Pace | None = None) -> Lock:
+        """Return the lock of the training that is, or will be, at ``place``: whoever trains holds it."""
+        return Lock(Location.of(place), _REQUEST, pace=pace)
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What was asked, and about it: ``schema``, ``request``, ``about``."""
+        return read_request(self.location, _REQUEST)
+
     @property
     def network(self) -> str:
         """Path or URI of the trained network; the file exists once training is finished."""
-        return f"{self.location.text.rstrip('/')}/{_NETWORK}"
+        return below(self.location.text, NETWORK)
 
     @property
     def finished(self) -> bool:
         """Whether the trained network is there."""
-        return self.location.exists(_NETWORK)
+        return self.location.exists(NETWORK)
+
+    def check_seen(self) -> None:
+        """Check that this machine sees the folder that was claimed.
+
+        Raises:
+            StoreError: if it does not: the folder is on another machine's disk.
+        """
+        if not self.location.exists(_REQUEST):
+            raise StoreError("a worker on another machine does not see this folder", where=self.location.text,
+                             right="give a URI, or a path that all machines share")  # fmt: skip
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs are done, by the name of the newest state; it may turn out torn."""
+        return max((epoch_of(name) for name in self.location.names(STATES)), default=0)
 
     def newest_state(self) -> State | None:
-        """Return the newest state that can be loaded; a torn one is passed over."""
-        for name in reversed(self.location.names(_STATES)):
-            try:
-                state = torch.load(io.BytesIO(self.location.read(f"{_STATES}/{name}")), weights_only=True)
-            except Exception:  # a torn file may raise anything in the reader
-                continue
-            if isinstance(state, dict) and "epoch" in state:
-                return state
-        return None
+        """Return the newest state that is whole; a torn one is passed over.
+
+        Raises:
+            StoreError: if the storage does not answer.
+        """
+        names = sorted(self.location.names(STATES), key=epoch_of, reverse=True)
+        return next((state for name in names if (state := self._state(name)) is not None), None)
+
+    def state_after(self, epoch: int) -> State:
+        """Return the state after so many epochs.
+
+        Raises:
+            StoreError: if it is missing or torn.
+        """
+        state = self._state(_state_name(epoch))
+        if state is None:
+            raise StoreError(f"the state after epoch {epoch} cannot be read", where=self.location.text,
+                             right="run the same command again")  # fmt: skip
+        return state
 
     def save_state(self, state: State) -> None:
-        """Write a state whole, its metrics beside it, and drop the states before the last two."""
+        """Write a state whole, its metrics beside it, and drop all states but it and the one before.
+
+        Raises:
+            StoreError: if the storage refuses.
+        """
         sink = io.BytesIO()
         torch.save(state, sink)
-        self.location.write(f"{_STATES}/epoch-{state['epoch']:05d}.pt", sink.getvalue())
-        lines = (json.dumps(report) for report in state["history"])
-        self.location.write(_METRICS, ("\n".join(lines) + "\n").encode())
-        for name in self.location.names(_STATES)[:-_KEPT]:
-            self.location.remove(f"{_STATES}/{name}")
+        self.location.write(f"{STATES}/{_state_name(state['epoch'])}", sink.getvalue())
+        self.save_history(state["history"])
+        names = sorted(self.location.names(STATES), key=epoch_of)
+        # A later one was passed over, and is torn.
+        kept = [name for name in names if 0 < epoch_of(name) <= state["epoch"]][-_KEPT:]
+        for name in names:
+            if name not in kept:
+                self.location.remove(f"{STATES}/{name}")
+        show_history(self.location, [EpochReport.of(report) for report in state["history"]])
+
+    def save_history(self, history: Iterable[Mapping[str, Any]]) -> None:
+        """Write the reports of the epochs that are done, as a state holds them.
+
+        Raises:
+            StoreError: if the storage refuses.
+        """
+        self.location.write(METRICS, "".join(json.dumps(report) + "\n" for report in history).encode())
 
     def history(self) -> tuple[EpochReport, ...]:
-        """Return the reports of the epochs that are done."""
-        if not self.location.exists(_METRICS):
-            return ()
-        lines = self.location.read(_METRICS).decode().splitlines()
-        return tuple(EpochReport(**json.loads(line)) for line in lines)
+        """Return the reports of the epochs that are done, up to the first that cannot be read."""
+        reports: list[EpochReport] = []
+        if self.location.exists(METRICS):
+            for line in self.location.read(METRICS).splitlines():
+                try:
+                    reports.append(EpochReport.of(json.loads(line)))
+                except (ValueError, TypeError, KeyError):
+                    break  # the states hold the reports too, and the next one writes them all again
+        return tuple(reports)
+
+    def _state(self, name: str) -> State | None:
+        """Return a state, None if it is torn."""
+        # Outside of what is caught: storage that fails for a moment must not send the run back to its beginning.
+        data = io.BytesIO(self.location.read(f"{STATES}/{name}"))
+        try:
+            # PyTorch does not look at the checksums that it writes: a hole in a file would become weights of 0.
+            if zipfile.ZipFile(data).testzip() is not None:
+                return None
+            data.seek(0)
+            state = torch.load(data, weights_only=True)
+        except Exception:  # a torn file may raise anything in the reader
+            return None
+        return state if isinstance(state, dict) and state.get("epoch") == epoch_of(name) else None
 
     def finish(self, module: torch.nn.Module, description: Mapping[str, Any]) -> None:
         """Write the trained network as a raygen checkpoint; its existence says that training is finished."""
+        show_history(self.location, self.history(), finished=True)
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / _NETWORK
+            path = Path(folder) / NETWORK
             save_checkpoint(path, module, description)
-            self.location.write(_NETWORK, path.read_bytes())
+            self.location.write(NETWORK, path.read_bytes())
+
+
+def _state_name(epoch: int) -> str:
+    return f"epoch-{epoch:05d}.pt"
+
+
+def epoch_of(name: str) -> int:
+    """Return the epoch that a state's name tells, 0 for any other file."""
+    number = name.removeprefix("epoch-").removesuffix(".pt")
+    return int(number) if number.isdecimal() else 0

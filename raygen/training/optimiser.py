@@ -14,13 +14,16 @@ def make_optimiser(module: nn.Module, settings: TrainingSettings) -> torch.optim
     is_bias = [name.rpartition(".")[2] == "bias" for name, _ in trained]
     weights = [parameter for (_, parameter), bias in zip(trained, is_bias, strict=True) if not bias]
     biases = [parameter for (_, parameter), bias in zip(trained, is_bias, strict=True) if bias]
-    # Caffe's decay_mult is 1 unless said otherwise, so biases decay too.
-    groups = [{"params": weights, "rate_factor": 1.0}, {"params": biases, "rate_factor": settings.bias_rate_factor}]
+    decay = settings.weight_decay
+    groups = [
+        {"params": weights, "rate_factor": 1.0, "weight_decay": decay},
+        {"params": biases, "rate_factor": settings.bias_rate_factor,
+         "weight_decay": decay * settings.bias_decay_factor},
+    ]  # fmt: skip
     return torch.optim.SGD(
         [group for group in groups if group["params"]],
         lr=settings.learning_rate,
         momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
         fused=True,
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 from raygen.training.evaluate import Evaluation
 from raygen.training.schedule import Phase
@@ -16,9 +18,13 @@ class EpochReport:
         epoch: how many epochs are done, from 1.
         phase: the gradient that it followed.
         loss: mean over the global batches.
-        test_error: part of the test images given a wrong class by softmax_c f_c(x), 0 to 1.
-        test_error_calibrated: the same by softmax_c(f_c(x) + a_c), with log Z_c as the epoch's batches gave it.
+        test: on the test images, in float32; calibrated with log Z_c as the epoch's batches gave it.
         ess: effective sample size as a part of the batch, mean over classes and batches, 0 to 1.
+        ess_by_class: the same for each class.
+        largest_weight_by_class: largest importance weight of a batch, mean over batches, 0 to 1.
+        absent: classes without a labelled image in a batch, mean over batches; generatively they learn nothing there.
+        learning_rate: of the last iteration.
+        skipped: training images that could not be read.
         images_per_second: training images of all workers, without the evaluation.
         seconds: of the epoch, with the evaluation.
     """
@@ -26,11 +32,21 @@ class EpochReport:
     epoch: int
     phase: Phase
     loss: float
-    test_error: float
-    test_error_calibrated: float
+    test: Evaluation
     ess: float
+    ess_by_class: tuple[float, ...]
+    largest_weight_by_class: tuple[float, ...]
+    absent: float
+    learning_rate: float
+    skipped: int
     images_per_second: float
     seconds: float
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Return the report of plain values, as ``dataclasses.asdict`` and JSON give them."""
+        classes = {name: tuple(values[name]) for name in ("ess_by_class", "largest_weight_by_class")}
+        return cls(**{**values, **classes, "test": Evaluation(**values["test"])})
 
 
 @dataclass(frozen=True)
@@ -39,7 +55,7 @@ class TrainingResult:
 
     Attributes:
         history: one report for each epoch.
-        test: on the test images, in float32.
+        test: on the test images, in float32, with log Z_c of the whole training set.
         log_z: log Z_c on the training images, one for each class.
         biases: a_c = log rho_c - log Z_c, one for each class; minus infinity for a class without training images.
     """

@@ -8,34 +8,67 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from raygen.settings import Settings
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16"]
+Objective = Literal["generative-then-discriminative", "generative", "discriminative", "blend"]
+
+_GENERATIVE_PART = 16 / 25
+"""Of the epochs, where nothing is said: 16 of 25 on MNIST, 45 of 70 on ImageNet (paper, section 4)."""
 
 
 class TrainingSettings(Settings):
-    """How to train: so many epochs of the generative gradient, then the discriminative one."""
+    """How to train: which gradient in which epoch, and Caffe's stochastic gradient descent."""
 
+    objective: Objective = Field("generative-then-discriminative", description="gradient that the epochs follow")
     epochs: int = Field(25, ge=1, description="passes over the training images")
-    generative_epochs: int = Field(
-        16, ge=0, description="how many of the epochs, the first ones, follow the generative gradient"
+    generative_epochs: int | None = Field(
+        None, ge=0, description="generative epochs before the discriminative ones; default 16 of 25, as in the paper"
     )
+    switch_ess: float | None = Field(
+        None, gt=0, lt=1, description="go over to discriminative epochs when the mean ESS of one is under this part of "
+        "the batch"
+    )  # fmt: skip
+    blend: float = Field(0.5, ge=0, le=1, description="weight of the generative loss in objective blend")
     batch_size: int = Field(64, ge=1, description="images of the global batch, over all workers")
+    micro_batch: int | None = Field(
+        None, ge=1, description="images that a worker passes through the network at once; default its whole share"
+    )
     learning_rate: float = Field(0.01, gt=0, description="rate of the first iteration")
     refine_rate: float = Field(
         0.003, gt=0, description="rate of the first discriminative iteration after generative ones"
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of the gradient")
-    weight_decay: float = Field(5e-4, ge=0, description="weight decay, of biases too")
+    weight_decay: float = Field(5e-4, ge=0, description="weight decay")
     bias_rate_factor: float = Field(2.0, gt=0, description="rate of the biases over that of the weights")
-    decay_gamma: float = Field(1e-4, ge=0, description="g of the rate's decay (1 + g iteration)^-power")
-    decay_power: float = Field(0.75, ge=0, description="power of the rate's decay (1 + g iteration)^-power")
+    bias_decay_factor: float = Field(1.0, ge=0, description="weight decay of the biases over that of the weights")
+    decay: Literal["inv", "step"] = Field("inv", description="Caffe's policy by which the rate decays")
+    decay_gamma: float = Field(1e-4, ge=0, description="g of policy inv: rate (1 + g iteration)^-power")
+    decay_power: float = Field(0.75, ge=0, description="power of policy inv")
+    decay_factor: float = Field(0.1, gt=0, le=1, description="of policy step: on the rate, every decay_epochs epochs")
+    decay_epochs: int = Field(20, ge=1, description="of policy step: epochs from one step to the next")
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of the global gradient; longer ones are cut")
     precision: Precision = Field(
         "float32", description="of the network's arithmetic; sums over images are float32 always"
     )
 
     @field_validator("generative_epochs")
     @classmethod
-    def _within_epochs(cls, generative: int, info: ValidationInfo) -> int:
+    def _within_epochs(cls, generative: int | None, info: ValidationInfo) -> int | None:
         epochs = info.data.get("epochs")
-        if epochs is not None and generative > epochs:
+        if epochs is not None and generative is not None and generative > epochs:
             raise ValueError(f"give at most the {epochs} of epochs")
         return generative
+
+    @property
+    def planned_switch(self) -> int:
+        """The epoch, from 0, from which on the gradient is discriminative, whatever the ESS; ``epochs`` if never."""
+        if self.objective == "discriminative":
+            return 0
+        if self.objective != "generative-then-discriminative":
+            return self.epochs
+        asked = self.generative_epochs
+        return round(_GENERATIVE_PART * self.epochs) if asked is None else asked
+
+    @property
+    def weight_before_switch(self) -> float:
+        """Weight of the generative loss in the epochs before the switch."""
+        return self.blend if self.objective == "blend" else 1.0

@@ -42,6 +42,14 @@ class GradientBuffer:
             for flat in self._flat:
                 dist.all_reduce(flat)
 
+    def clip(self, norm: float) -> None:
+        """Scale all gradients down to the norm given, where theirs, over all parameters, is larger."""
+        total = torch.stack([flat.double().square().sum() for flat in self._flat]).sum().sqrt()
+        # No question to the device (and no wait for it): a factor of 1 leaves short gradients as they are.
+        factor = (norm / total.clamp(min=norm)).nan_to_num(nan=1.0)
+        for flat in self._flat:
+            flat.mul_(factor.to(flat.dtype))
+
     def release(self) -> None:
         """Take the gradients from the parameters."""
         for parameter in self._parameters:

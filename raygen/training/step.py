@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from raygen.tilting.losses import discriminative_loss, generative_terms
-from raygen.training.schedule import Phase
+from raygen.data import Batch
+from raygen.tilting.losses import GenerativeTerms, discriminative_loss, generative_terms
 from raygen.training.scoring import Scorer
 from raygen.training.sharing import GradientBuffer
 
@@ -19,22 +20,35 @@ class StepResult:
 
     Attributes:
         loss: scalar.
-        log_sum: (C,), logsumexp over the batch of each class's score.
-        effective_sample_size: (C,), images.
+        terms: normalisers, importance weights and counts of the batch.
     """
 
     loss: Tensor
-    log_sum: Tensor
-    effective_sample_size: Tensor
+    terms: GenerativeTerms
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a step is told beside its images.
+
+    Attributes:
+        weight: of the generative loss; the rest is the discriminative one's.
+        scorer: how images become scores.
+        micro_batch: images that pass through the network at once; None for all of the shard.
+        clip_norm: largest norm of the global gradient; None for any.
+    """
+
+    weight: float
+    scorer: Scorer
+    micro_batch: int | None = None
+    clip_norm: float | None = None
 
 
 def training_step(
     module: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    batch: Batch,
+    recipe: Recipe,
     *,
-    phase: Phase,
-    scorer: Scorer,
     gradients: GradientBuffer,
     optimiser: torch.optim.Optimizer,
 ) -> StepResult:
@@ -42,19 +56,83 @@ def training_step(
 
     Args:
         module: in training mode; changed in place.
-        images: (n, C, H, W) uint8, this worker's shard; n may be 0.
-        labels: (n,) int64.
-        phase: which loss.
-        scorer: how images become scores.
+        batch: this worker's shard.
+        recipe: which loss, and how.
         gradients: of the module's parameters.
         optimiser: its rates are set.
     """
     gradients.zero()
-    scores = scorer.scores(module, images)
-    terms = generative_terms(scores, labels)
-    loss = terms.loss if phase == "generative" else discriminative_loss(scores, labels)
-    if len(images):
+    scored = _pieces(module, batch, recipe)
+    loss, terms = _objective(scored.scores, batch.labels, recipe.weight)
+    if len(batch.labels):
         loss.backward()  # type: ignore[no-untyped-call]
+        scored.backward()
     gradients.sum_over_processes()
+    if recipe.clip_norm is not None:
+        gradients.clip(recipe.clip_norm)
     optimiser.step()
-    return StepResult(loss.detach(), terms.log_sum, terms.effective_sample_size)
+    return StepResult(loss.detach(), terms)
+
+
+def _objective(scores: Tensor, labels: Tensor, weight: float) -> tuple[Tensor, GenerativeTerms]:
+    """Return the loss of the global batch, and what its normalisers tell whether or not they are learnt from."""
+    terms = generative_terms(scores, labels)
+    if weight == 1:
+        return terms.loss, terms
+    loss = discriminative_loss(scores, labels)
+    return (loss if weight == 0 else weight * terms.loss + (1 - weight) * loss), terms
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """The scores (n, C) of a shard, and how their gradient goes on into the network once the loss has given it."""
+
+    scores: Tensor
+    backward: Callable[[], None]
+
+
+def _pieces(module: nn.Module, batch: Batch, recipe: Recipe) -> _Scored:
+    size, n = recipe.micro_batch, len(batch.labels)
+    if size is None or n <= size:
+        return _Scored(recipe.scorer.scores(module, batch.images), lambda: None)
+    # The normaliser needs the scores of the whole batch before the first image can be gone back through: so all
+    # scores without a graph first, then each piece once more, with the same random numbers (dropout).
+    pieces = batch.images.split(size)  # type: ignore[no-untyped-call]
+    statistics = [buffer.clone() for buffer in module.buffers()]
+    before: list[_RandomState] = []
+    rows: list[Tensor] = []
+    with torch.no_grad():
+        for piece in pieces:
+            before.append(_RandomState.now(piece.device))
+            rows.append(recipe.scorer.scores(module, piece))
+        # Running statistics are to see each image once.
+        for buffer, value in zip(module.buffers(), statistics, strict=True):
+            buffer.copy_(value)
+    scores = torch.cat(rows).requires_grad_()
+
+    def backward() -> None:
+        assert scores.grad is not None  # the loss has gone back
+        for piece, state, gradient in zip(pieces, before, scores.grad.split(size), strict=True):  # type: ignore[no-untyped-call]
+            state.restore()
+            recipe.scorer.scores(module, piece).backward(gradient)  # type: ignore[no-untyped-call]
+
+    return _Scored(scores, backward)
+
+
+@dataclass(frozen=True)
+class _RandomState:
+    """Where the generators that a network draws from stand."""
+
+    cpu: Tensor
+    cuda: Tensor | None
+    device: torch.device
+
+    @classmethod
+    def now(cls, device: torch.device) -> _RandomState:
+        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(torch.get_rng_state(), cuda, device)
+
+    def restore(self) -> None:
+        torch.set_rng_state(self.cpu)
+        if self.cuda is not None:
+            torch.cuda.set_rng_state(self.cuda, self.device)

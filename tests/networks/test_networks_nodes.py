@@ -171,3 +171,17 @@ def test_only_nodes_of_the_class_layer_have_labels():
 
 def test_nodes_sort_by_layer_and_channel():
     assert sorted(parse("conv2:10 conv2:9 conv1:3")) == [Node("conv1", 3), Node("conv2", 9), Node("conv2", 10)]
+
+
+def test_a_star_in_a_layers_name_stands_for_every_convolution_and_linear_layer_that_fits():
+    assert written("*:*") == written("conv1:* conv2:* ip1:* ip2:*")
+    assert written("conv*:3-4") == written("conv1:3-4 conv2:3-4")
+    assert written("*1:0@relu" if LAYERS[0].rectified else "*1:0") == written("conv1:0 ip1:0")
+    assert written("c*v2:[1-4]@mean, ip2") == written("conv2:[1-4]@mean ip2")
+    assert parse("*:*") == parse("*")
+
+
+@pytest.mark.parametrize("text", ["pool*:0", "nothing*:0", "conv*:50"])
+def test_a_star_that_fits_no_such_layer_or_channel_is_refused(text):
+    with pytest.raises(NodeError, match=r"no convolution or linear layer fits|there is no channel 50"):
+        parse(text)

@@ -1,0 +1,211 @@
+"""A training's folder: what is torn, and what a run makes of it."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from fsspec.implementations.local import LocalFileSystem
+from pyarrow import fs
+
+from raygen.data import DataSettings
+from raygen.errors import StoreError
+from raygen.networks import NetworkSettings, load_network
+from raygen.store import Location
+from raygen.training import EpochReport, TrainingFolder, TrainingSettings, TrainingTask, run_task
+
+SETTINGS = TrainingSettings(epochs=3, generative_epochs=2, batch_size=32)
+
+
+def claim(place: object) -> TrainingFolder:
+    return TrainingFolder.claim(str(place), {"asked": 1}, about={})
+
+
+def run(place: object) -> list[EpochReport]:
+    """Train LeNet on a few digits, in this process."""
+    reports: list[EpochReport] = []
+    task = TrainingTask(claim(place), NetworkSettings(), DataSettings(limit=96), SETTINGS, seed=5, threads=1, gpu=False)
+    run_task(task, reports.append)
+    return reports
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert [report.epoch for report in run(place)] == [1, 2, 3]
+    return place
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def fill_with_garbage(path: Path) -> None:
+    path.write_bytes(torch.randint(256, (path.stat().st_size,), dtype=torch.uint8).numpy().tobytes())
+
+
+def make_hole(path: Path) -> None:
+    # What a machine leaves that lost its power: the length is there, and the ends, but a page was never written.
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(size // 4 // 4096 * 4096)
+        file.write(bytes(4096))
+
+
+def rename_over(path: Path) -> None:
+    shutil.copy(path.with_name("epoch-00002.pt"), path)
+
+
+FAULTS = [truncate, empty, fill_with_garbage, make_hole, rename_over, Path.unlink]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_newest_state_that_is_not_whole_costs_one_epoch_and_changes_nothing(
+    undisturbed: Path, tmp_path: Path, fault: Callable[[Path], None]
+) -> None:
+    place = tmp_path / "run"
+    shutil.copytree(undisturbed, place)
+    (place / "network.safetensors").unlink()
+    fault(place / "states" / "epoch-00003.pt")
+    state = claim(place).newest_state()
+    assert state is not None
+    assert state["epoch"] == 2
+    assert [report.epoch for report in run(place)] == [3]
+    same_outcome(place, undisturbed)
+
+
+def test_a_state_under_another_epochs_name_is_none_of_that_epoch(undisturbed: Path, tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    shutil.copytree(undisturbed, place)
+    rename_over(place / "states" / "epoch-00003.pt")
+    assert claim(place).state_after(2)["epoch"] == 2
+    for epoch in (1, 3):
+        with pytest.raises(StoreError, match="epoch"):
+            claim(place).state_after(epoch)
+
+
+def same_outcome(place: Path, undisturbed: Path) -> None:
+    assert (place / "network.safetensors").read_bytes() == (undisturbed / "network.safetensors").read_bytes()
+    assert losses(place) == losses(undisturbed)
+    assert sorted(path.name for path in (place / "states").iterdir()) == ["epoch-00002.pt", "epoch-00003.pt"]
+
+
+def losses(place: Path) -> list[tuple[int, float]]:
+    lines = (place / "metrics.jsonl").read_text().splitlines()
+    return [(report["epoch"], report["loss"]) for report in map(json.loads, lines)]
+
+
+def test_a_run_of_which_no_state_is_whole_begins_anew_and_keeps_what_it_then_does(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "run"
+    shutil.copytree(undisturbed, place)
+    (place / "network.safetensors").unlink()
+    for path in (place / "states").iterdir():
+        truncate(path)
+    folder = claim(place)
+    assert folder.newest_state() is None
+    state = torch.load(undisturbed / "states" / "epoch-00002.pt", weights_only=True)
+    folder.save_state({**state, "epoch": 1, "history": state["history"][:1]})
+    assert [path.name for path in (place / "states").iterdir()] == ["epoch-00001.pt"]
+    assert folder.epochs == 1
+    (place / "states" / "epoch-00001.pt").unlink()
+    assert [report.epoch for report in run(place)] == [1, 2, 3]
+    same_outcome(place, undisturbed)
+
+
+class FailingDisk(LocalFileSystem):
+    def _open(self, path: str, *_: object, **__: object) -> object:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+
+def test_storage_that_does_not_answer_sends_no_run_back(undisturbed: Path, tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    shutil.copytree(undisturbed, place)
+    disk = fs.PyFileSystem(fs.FSSpecHandler(FailingDisk()))
+    folder = TrainingFolder(Location(str(place), disk, str(place)))
+    with pytest.raises(StoreError, match=r"epoch-00003.pt cannot be read .*Input/output error"):
+        folder.newest_state()
+
+
+def test_a_run_stopped_before_its_last_metrics_ends_with_them(undisturbed: Path, tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    shutil.copytree(undisturbed, place)
+    (place / "network.safetensors").unlink()
+    lines = (place / "metrics.jsonl").read_text().splitlines()
+    (place / "metrics.jsonl").write_text("\n".join(lines[:2]) + "\n")
+    assert run(place) == []
+    same_outcome(place, undisturbed)
+
+
+def test_metrics_are_read_up_to_what_is_torn(undisturbed: Path, tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    shutil.copytree(undisturbed, place)
+    whole = (place / "metrics.jsonl").read_bytes()
+    (place / "metrics.jsonl").write_bytes(whole[:-20])
+    assert [report.epoch for report in claim(place).history()] == [1, 2]
+    (place / "metrics.jsonl").write_bytes(b"\xff\x00{}\n")
+    assert claim(place).history() == ()
+
+
+def test_scraps_of_a_killed_writer_are_no_states_and_are_cleared_away(undisturbed: Path, tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    shutil.copytree(undisturbed, place)
+    (place / "network.safetensors").unlink()
+    (place / "states" / "epoch-00003.pt").rename(place / "states" / "epoch-00003.pt.0f0f0f0f.tmp")
+    assert claim(place).epochs == 2
+    assert [report.epoch for report in run(place)] == [3]
+    same_outcome(place, undisturbed)
+
+
+def test_a_run_goes_to_a_uri_as_to_a_path_and_goes_on_there(undisturbed: Path, tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    uri = place.as_uri()
+    assert uri.startswith("file://")
+    assert [report.epoch for report in run(uri)] == [1, 2, 3]
+    same_outcome(place, undisturbed)
+    (place / "network.safetensors").unlink()
+    truncate(place / "states" / "epoch-00003.pt")
+    assert [report.epoch for report in run(uri)] == [3]
+    same_outcome(place, undisturbed)
+    assert claim(uri).finished
+    assert claim(uri).network == f"{uri}/network.safetensors"
+
+
+def test_the_same_weights_are_the_same_file(
+    undisturbed: Path, tmp_path: Path, lenet_description: dict[str, object]
+) -> None:
+    network = load_network(NetworkSettings(weights=str(undisturbed / "network.safetensors")))
+    folder = claim(tmp_path / "run")
+    files = set()
+    for _ in range(8):
+        folder.finish(network.module, {**lenet_description, "more": [None, "\N{SNOWMAN}"]})
+        files.add((tmp_path / "run" / "network.safetensors").read_bytes())
+    assert len(files) == 1
+    again = load_network(NetworkSettings(weights=str(tmp_path / "run" / "network.safetensors")))
+    assert again.weights_hash == network.weights_hash
+
+
+def test_a_machine_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
+    claim(tmp_path / "run").check_seen()
+    elsewhere = TrainingFolder(Location.of(str(tmp_path / "elsewhere")))
+    with pytest.raises(StoreError, match=r"a worker on another machine does not see this folder; give a URI"):
+        elsewhere.check_seen()
+
+
+@pytest.mark.parametrize("below", ["file/run", "file"])
+def test_a_place_that_cannot_be_written_is_refused_and_nothing_is_lost(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(StoreError, match=r"file(/run)?: "):
+        claim(tmp_path / below)
+    assert (tmp_path / "file").read_text() == "kept"
+    with pytest.raises(StoreError, match=r"/proc/raygen: .*give a place that can be written"):
+        claim("/proc/raygen")
