@@ -17,7 +17,7 @@ Images = list[list[bytes]]
 
 _OF_THE_NODE = (
     "node", "layer", "channel", "class_name", "tilt", "contrast",
-    "r_hat", "r_hat_nested", "ess", "log_z", "log_z_error", "quiet",
+    "r_hat", "r_hat_nested", "ess", "trajectories", "stopped", "log_z", "log_z_error", "quiet",
 )  # fmt: skip
 """Columns that are the same for all samples of a node."""
 
@@ -47,6 +47,8 @@ class Entry:
         wins: share of its samples to which no other channel of the layer responds more; NaN of a sum of channels.
         flat: whether every draw has the same score, as a dead unit's draws have.
         r_hat_nested, log_z, log_z_error: None where they were not asked for.
+        trajectories: of each chain after warm-up; None where the samples do not say.
+        stopped: why no more were made, "converged" or "budget"; None in a run without a budget.
         quiet: why the node was not sampled; None for almost all.
     """
 
@@ -69,6 +71,8 @@ class Entry:
     r_hat_nested: float | None = None
     log_z: float | None = None
     log_z_error: float | None = None
+    trajectories: int | None = None
+    stopped: str | None = None
     quiet: str | None = None
 
     @property

@@ -16,7 +16,7 @@ from raygen.gallery.facts import facts, limits, network_name, redraw_command
 from raygen.gallery.pages import environment, render
 from raygen.gallery.pictures import TILE_CHAINS, contact_sheet
 from raygen.gallery.trace import trace
-from raygen.store import Location
+from raygen.store import Location, below
 
 _SCHEMA = 1
 """Of ``gallery.json``."""
@@ -80,7 +80,7 @@ class Site:
         self.place.write("gallery.json", json.dumps(self._index(layers), indent=1, allow_nan=False).encode())
         first, rest = facts(self.document)
         self._page("index.html", "index.html", layers=layers, first=first, rest=rest)
-        return self.place.text + "/index.html"
+        return below(self.place.text, "index.html")
 
     def _page(self, name: str, template: str, **values: Any) -> None:
         self.place.write(name, render(self.env, template, title=self.title, **values))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from raygen.hmc.kernel import Kernel
 from raygen.hmc.state import ChainState, Parameters, ScoreFunction, StepInfo
-from raygen.hmc.streams import Streams
+from raygen.hmc.streams import Noise, Streams
 
 PROJECTIONS = 4
 """Fixed random directions that diagnostics watch beside the score and the energy."""
@@ -35,6 +36,59 @@ class Trace:
     acceptance: Tensor
     diverged: Tensor
     potential: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Return T."""
+        return len(self.score)
+
+    def rows(self, chosen: Tensor) -> Trace:
+        """Return the record of the chains whose numbers are ``chosen``, alone."""
+        return self._each(lambda record: record[:, chosen.to(record.device)])
+
+    def since(self, first: int) -> Trace:
+        """Return the record without its first ``first`` iterations."""
+        return self._each(lambda record: record[first:])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Trace:
+        values = (getattr(self, field.name) for field in fields(self))
+        changed: list[Any] = [None if value is None else change(value) for value in values]
+        return Trace(*changed)
+
+
+class Recorder:
+    """Records chains step by step.
+
+    Args:
+        trace: the record so far, to be gone on with.
+    """
+
+    def __init__(self, trace: Trace | None = None) -> None:
+        self._trace = trace
+        self._steps: list[tuple[Tensor, ...]] = []
+        self._directions: Tensor | None = None
+        self._potential: Tensor | None = None
+
+    def note(self, before: ChainState, after: ChainState, tilt: Tensor, noise: Noise, info: StepInfo) -> None:
+        """Take in one step; ``before`` is the last one's ``after``."""
+        if self._directions is None or self._potential is None:
+            self._directions, self._potential = _directions(before.position), potential(before, tilt)
+        kinetic = 0.5 * noise.momentum.flatten(1).square().sum(1, dtype=torch.float64)
+        now = potential(after, tilt)
+        projected = after.position.flatten(1) @ self._directions
+        self._steps.append((after.score, self._potential + kinetic, projected, info.acceptance, info.diverged, now))
+        self._potential = now
+
+    @property
+    def trace(self) -> Trace:
+        """The record of all steps so far, of which there is at least one."""
+        if self._steps:
+            columns = [torch.stack(column) for column in zip(*self._steps, strict=True)]
+            if self._trace is not None:
+                known = (getattr(self._trace, field.name) for field in fields(Trace))
+                columns = [torch.cat(pair) for pair in zip(known, columns, strict=True)]
+            self._trace, self._steps = Trace(*columns), []
+        assert self._trace is not None
+        return self._trace
 
 
 def potential(state: ChainState, tilt: Tensor) -> Tensor:
@@ -66,19 +120,14 @@ def draw(
         iterations: how many.
         on_step: called after each with the count of those made, the state, and what happened.
     """
-    directions = _directions(state.position)
-    records: list[tuple[Tensor, ...]] = []
-    before = potential(state, parameters.tilt)
+    recorder = Recorder()
     for count in range(1, iterations + 1):
         noise = streams.noise(first + count - 1, state.position.shape[1:])
-        kinetic = 0.5 * noise.momentum.flatten(1).square().sum(1, dtype=torch.float64)
-        state, info = kernel.step(state, parameters, score, noise)
-        after = potential(state, parameters.tilt)
-        projected = state.position.flatten(1) @ directions
-        records.append((state.score, before + kinetic, projected, info.acceptance, info.diverged, after))
-        before = after
+        before = state
+        state, info = kernel.step(before, parameters, score, noise)
+        recorder.note(before, state, parameters.tilt, noise, info)
         on_step(count, state, info)
-    return state, Trace(*(torch.stack(column) for column in zip(*records, strict=True)))
+    return state, recorder.trace
 
 
 def _directions(position: Tensor) -> Tensor:

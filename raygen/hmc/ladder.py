@@ -7,6 +7,7 @@ every rung's kernel leaves its own distribution invariant, and the mean weight i
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,8 +82,36 @@ class Ladder:
     gradients: int = 0
 
 
+@dataclass(frozen=True)
+class Pilot:
+    """Where the pilot stands; enough to continue from.
+
+    Attributes:
+        chains: of the pilot, on the last of the rungs.
+        lengths, tilts, log_steps: of the K rungs so far: the path's length, b, and the step size's log; (nodes, K).
+    """
+
+    chains: ChainState
+    lengths: Tensor
+    tilts: Tensor
+    log_steps: Tensor
+
+    def climb(self, chains: ChainState, length: Tensor, tilt: Tensor, log_step: Tensor) -> Pilot:
+        """Return the pilot one rung further; values of shape (nodes,)."""
+        pairs = ((self.lengths, length), (self.tilts, tilt), (self.log_steps, log_step))
+        return Pilot(chains, *(torch.cat([columns, column[:, None]], dim=1) for columns, column in pairs))
+
+
 def find_ladder(
-    plan: Annealing, kernel: Kernel, score: ScoreFunction, streams: Streams, tilt: Tensor, shape: tuple[int, ...]
+    plan: Annealing,
+    kernel: Kernel,
+    score: ScoreFunction,
+    streams: Streams,
+    tilt: Tensor,
+    shape: tuple[int, ...],
+    *,
+    start: Pilot | None = None,
+    on_rung: Callable[[Pilot], None] | None = None,
 ) -> Ladder:
     """Find each node's ladder and step sizes with pilot chains.
 
@@ -97,31 +126,44 @@ def find_ladder(
         streams: those of the weighted run; the pilot derives its own.
         tilt: b of each node, shape (nodes,).
         shape: of one position.
+        start: where to continue; None at the beginning.
+        on_rung: told where the pilot stands after each rung.
 
     Raises:
         SettingsError: if a tilt is not above 0 and finite, or the pilot does not arrive within the plan's limit.
     """
     end = _checked(tilt)
     pilot = replace(streams, keys=tuple(f"{key}/log Z/pilot" for key in streams.keys))
-    chains = at_rest(score, pilot.start(shape))
-    # The search starts at the largest step: too long a step shrinks at once, too short a one grows slowly.
-    log_step = torch.full_like(end, math.log(plan.step_size or _largest_step(kernel)))
-    now, length = torch.zeros_like(end), torch.zeros_like(end)
-    chains, log_step = _settle(plan, kernel, score, pilot, chains, now, log_step, 0)
-    knots = [(length, now, log_step)]
-    while bool((now < end).any()):
-        if len(knots) > plan.limit:
-            node = int((now < end).nonzero()[0])
-            raise SettingsError(
-                f"{plan.limit} rungs brought node {node} from tilt 0 to {now[node]:g} of {end[node]:g}",
-                where="annealing", right="give a smaller tilt, a higher limit, or a kernel of more steps")  # fmt: skip
-        stride, cost = _stride(chains.score.double().view(len(end), -1), end - now)
-        now = torch.where(stride < end - now, now + stride, end)
-        length = length + cost.clamp(min=_SHORTEST)
-        chains, log_step = _settle(plan, kernel, score, pilot, chains, now, log_step, len(knots))
-        knots.append((length, now, log_step))
-    lengths, tilts, log_steps = (torch.stack(column, dim=1) for column in zip(*knots, strict=True))
-    return _divide(plan, lengths, tilts, log_steps, gradients=len(knots) * _PILOT_MOVES * kernel.steps)
+    if start is None:
+        # The search starts at the largest step: too long a step shrinks at once, too short a one grows slowly.
+        first = torch.full_like(end, math.log(plan.step_size or _largest_step(kernel)))
+        zero = torch.zeros_like(end)
+        chains, log_step = _settle(plan, kernel, score, pilot, at_rest(score, pilot.start(shape)), zero, first, 0)
+        start = Pilot(chains, zero[:, None], zero[:, None], log_step[:, None])
+    found = start
+    while bool((found.tilts[:, -1] < end).any()):
+        found = _climb(plan, kernel, score, pilot, found, end)
+        if on_rung is not None:
+            on_rung(found)
+    gradients = found.tilts.shape[1] * _PILOT_MOVES * kernel.steps
+    return _divide(plan, found.lengths, found.tilts, found.log_steps, gradients=gradients)
+
+
+def _climb(
+    plan: Annealing, kernel: Kernel, score: ScoreFunction, streams: Streams, pilot: Pilot, end: Tensor
+) -> Pilot:  # fmt: skip
+    """Make one rung of the pilot."""
+    now, rung = pilot.tilts[:, -1], pilot.tilts.shape[1]
+    if rung > plan.limit:
+        node = int((now < end).nonzero()[0])
+        raise SettingsError(
+            f"{plan.limit} rungs brought node {node} from tilt 0 to {now[node]:g} of {end[node]:g}",
+            where="annealing", right="give a smaller tilt, a higher limit, or a kernel of more steps")  # fmt: skip
+    stride, cost = _stride(pilot.chains.score.double().view(len(end), -1), end - now)
+    now = torch.where(stride < end - now, now + stride, end)
+    length = pilot.lengths[:, -1] + cost.clamp(min=_SHORTEST)
+    chains, log_step = _settle(plan, kernel, score, streams, pilot.chains, now, pilot.log_steps[:, -1], rung)
+    return pilot.climb(chains, length, now, log_step)
 
 
 def at_rest(score: ScoreFunction, position: Tensor) -> ChainState:

@@ -9,6 +9,7 @@ step sizes are constants to the chains that are weighted: nothing adapts here.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from raygen.errors import SettingsError
 from raygen.hmc.kernel import Kernel
 from raygen.hmc.ladder import Annealing, Ladder, at_rest, find_ladder
-from raygen.hmc.state import Parameters, ScoreFunction
+from raygen.hmc.state import ChainState, Parameters, ScoreFunction
 from raygen.hmc.streams import Streams
 
 
@@ -50,6 +51,24 @@ class LogNormaliser:
     gradients: int
 
 
+@dataclass(frozen=True)
+class Weighing:
+    """Where the weighted chains stand on their ladder; enough to continue from.
+
+    Attributes:
+        rung: how many are done.
+        chains: after the moves on it.
+        log_weight, acceptance: of each chain so far; the latter a sum over its trajectories; (N,) float64.
+        divergences: (N,) int64.
+    """
+
+    rung: int
+    chains: ChainState
+    log_weight: Tensor
+    acceptance: Tensor
+    divergences: Tensor
+
+
 def log_normaliser(
     plan: Annealing, kernel: Kernel, score: ScoreFunction, streams: Streams, tilt: Tensor, shape: tuple[int, ...]
 ) -> LogNormaliser:
@@ -72,7 +91,15 @@ def log_normaliser(
 
 
 def weigh(
-    kernel: Kernel, score: ScoreFunction, streams: Streams, ladder: Ladder, shape: tuple[int, ...], *, moves: int = 1
+    kernel: Kernel,
+    score: ScoreFunction,
+    streams: Streams,
+    ladder: Ladder,
+    shape: tuple[int, ...],
+    *,
+    moves: int = 1,
+    start: Weighing | None = None,
+    on_rung: Callable[[Weighing], None] | None = None,
 ) -> LogNormaliser:
     """Estimate log Z along a fixed ladder, which must not stem from the chains of ``streams``.
 
@@ -83,6 +110,8 @@ def weigh(
         ladder: tilts and step sizes.
         shape: of one position.
         moves: steps of the kernel on each rung.
+        start: where to continue; None at the beginning.
+        on_rung: told where the chains stand after each rung.
 
     Raises:
         SettingsError: if the kernel is unadjusted, since it leaves no rung's density invariant.
@@ -90,22 +119,27 @@ def weigh(
     _check(kernel)
     nodes, rungs = ladder.tilt.shape[0], ladder.tilt.shape[1] - 1
     own = replace(streams, keys=tuple(f"{key}/log Z" for key in streams.keys))
-    chains = at_rest(score, own.start(shape))
-    alive = chains.score.isfinite()
+    if start is None:
+        chains = at_rest(score, own.start(shape))
+        none = torch.zeros_like(chains.score, dtype=torch.float64)
+        start = Weighing(0, chains, none, none, none.long())
     # The kernel's tilts are of the chains' precision: the weights must know of the same ones.
-    tilt, step_size = (column.to(chains.score).repeat_interleave(own.chains, 0)
+    tilt, step_size = (column.to(start.chains.score).repeat_interleave(own.chains, 0)
                        for column in (ladder.tilt, ladder.step_size))  # fmt: skip
-    log_weight = torch.zeros_like(chains.score, dtype=torch.float64)
-    acceptance, divergences = torch.zeros_like(log_weight), torch.zeros_like(log_weight, dtype=torch.int64)
-    for rung in range(1, rungs + 1):
+    state, alive = start, start.chains.score.isfinite()  # a chain without a finite score never moves
+    for rung in range(start.rung + 1, rungs + 1):
+        chains, acceptance, divergences = state.chains, state.acceptance, state.divergences
         rise = tilt[:, rung].double() - tilt[:, rung - 1].double()
-        log_weight = log_weight + torch.where(alive, rise * chains.score.double(), -math.inf)
+        log_weight = state.log_weight + torch.where(alive, rise * chains.score.double(), -math.inf)
         for move in range(moves if rung < rungs else 0):
             noise = own.noise((rung - 1) * moves + move, shape)
             chains, info = kernel.step(chains, Parameters(step_size[:, rung], tilt[:, rung]), score, noise)
             acceptance = acceptance + info.acceptance.double()
             divergences = divergences + info.diverged
-    log_weights, living = log_weight.view(nodes, -1), alive.view(nodes, -1)
+        state = Weighing(rung, chains, log_weight, acceptance, divergences)
+        if on_rung is not None:
+            on_rung(state)
+    log_weights, living = state.log_weight.view(nodes, -1), alive.view(nodes, -1)
     log_z, standard_error, ess = _estimate(log_weights)
     trajectories = (rungs - 1) * moves
     return LogNormaliser(
@@ -114,8 +148,8 @@ def weigh(
         ess=ess,
         log_weights=log_weights,
         dead=(~living).sum(1),
-        acceptance_rate=(acceptance.view(nodes, -1) * living).sum(1) / (living.sum(1) * trajectories),
-        divergences=(divergences.view(nodes, -1) * living).sum(1),
+        acceptance_rate=(state.acceptance.view(nodes, -1) * living).sum(1) / (living.sum(1) * trajectories),
+        divergences=(state.divergences.view(nodes, -1) * living).sum(1),
         ladder=ladder,
         gradients=1 + trajectories * kernel.steps,
     )

@@ -6,8 +6,8 @@ There is no random state to save: :class:`raygen.hmc.Streams` derive every numbe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import Field, fields, is_dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from torch import Tensor
 from raygen.errors import StoreError
 
 State = TypeVar("State")
+Tensors = Mapping[str, Tensor]
+"""Tensors by name; those of a part have its name and a dot before their own."""
 
 
 def to_tensors(state: Any) -> dict[str, Tensor]:
@@ -35,7 +37,43 @@ def to_tensors(state: Any) -> dict[str, Tensor]:
     return found
 
 
-def from_tensors(like: State, tensors: Mapping[str, Tensor]) -> State:
+def under(name: str, tensors: Tensors) -> dict[str, Tensor]:
+    """Return tensors under the names that they have as the part ``name`` of something."""
+    return {f"{name}.{own}": tensor for own, tensor in tensors.items()}
+
+
+def within(tensors: Tensors, name: str) -> dict[str, Tensor]:
+    """Return the tensors of the part ``name``, under their own names; what :func:`under` undoes."""
+    return {own[len(name) + 1 :]: tensor for own, tensor in tensors.items() if own.startswith(f"{name}.")}
+
+
+def rebuild(kind: type[State], tensors: Tensors, device: torch.device) -> State:
+    """Return a dataclass of tensors, numbers and dataclasses of these, from what :func:`to_tensors` returned.
+
+    A field that is not there takes its default. Shapes are those that were saved.
+
+    Raises:
+        StoreError: if a field without a default is missing.
+    """
+    hints, values = get_type_hints(kind), dict[str, Any]()
+    for field in fields(kind):  # type: ignore[arg-type]
+        hint, part = hints[field.name], within(tensors, field.name)
+        if part:
+            values[field.name] = rebuild(hint, part, device)
+        elif field.name in tensors:
+            saved = tensors[field.name]
+            values[field.name] = hint(saved.item()) if hint in {int, float} else _own(saved, device)
+        elif field.default is MISSING:
+            raise StoreError(f"there is no {field.name}", where="chain state", right="begin the chains anew")
+    return kind(**values)
+
+
+def _own(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a copy where the device's allocator puts it: a matrix product may depend on how memory is aligned."""
+    return tensor.to(device).clone()
+
+
+def from_tensors(like: State, tensors: Tensors) -> State:
     """Return a state of the structure of ``like`` that holds ``tensors``, on the devices of ``like``.
 
     Args:
@@ -62,12 +100,12 @@ def _saved(state: Any) -> list[Field[Any]]:
     return [field for field in fields(state) if not field.metadata.get("constant")]
 
 
-def _rebuilt(like: Any, tensors: Mapping[str, Tensor], prefix: str) -> Any:
+def _rebuilt(like: Any, tensors: Tensors, prefix: str) -> Any:
     changed: dict[str, Any] = {}
     for field in _saved(like):
         value, name = getattr(like, field.name), f"{prefix}{field.name}"
         if isinstance(value, Tensor):
-            changed[field.name] = tensors[name].to(value.device)
+            changed[field.name] = _own(tensors[name], value.device)
         elif isinstance(value, int | float):
             changed[field.name] = type(value)(tensors[name].item())
         elif is_dataclass(value):

@@ -44,6 +44,10 @@ class HmcSettings(Settings):
     )  # fmt: skip
     draws: int = Field(8, ge=1, le=100_000, description="samples kept of each chain")
     thin: int = Field(10, ge=1, le=100_000, description="trajectories from one kept sample to the next")
+    budget: int | None = Field(
+        None, ge=1, le=10_000_000,
+        description="stop each node once it has converged, or after so many trajectories past warm-up",
+    )  # fmt: skip
     r_hat: float = Field(1.05, gt=1, description="largest R-hat, or nested R-hat, of a node that counts as converged")
     ess: float = Field(
         50, gt=0, description="least effective sample size of the score for a node to count as converged"
@@ -51,13 +55,18 @@ class HmcSettings(Settings):
 
     @property
     def iterations(self) -> int:
-        """Trajectories after warm-up."""
+        """Trajectories after warm-up; where there is a budget, those until it is first asked what has converged."""
         return self.draws * self.thin
+
+    @property
+    def longest(self) -> int:
+        """Trajectories after warm-up at most."""
+        return self.budget or self.iterations
 
     @property
     def gradients(self) -> int:
         """Gradients of one chain, all told, at most: shorter trajectories take fewer."""
-        return (self.warm_up + self.iterations) * self.make_kernel().steps
+        return (self.warm_up + self.longest) * self.make_kernel().steps
 
     def make_kernel(self) -> Kernel:
         """Return the kernel that is asked for."""

@@ -97,20 +97,34 @@ def advance(
     plan: WarmUp, kernel: Kernel, score: ScoreFunction, streams: Streams, state: WarmUpState
 ) -> tuple[WarmUpState, StepInfo]:
     """Make one iteration of warm-up."""
-    parameters = _parameters(state, state.step_size.step_size, _ramp(plan, state.iteration))
     noise = streams.noise(state.iteration, state.chains.position.shape[1:])
-    chains, info = kernel.step(state.chains, parameters, score, noise)
+    chains, info = kernel.step(state.chains, current(plan, state), score, noise)
+    return learn(plan, state, chains, info), info
+
+
+def current(plan: WarmUp, state: WarmUpState) -> Parameters:
+    """Return what the next iteration is made with."""
+    return _parameters(state, state.step_size.step_size, _ramp(plan, state.iteration))
+
+
+def frozen(state: WarmUpState) -> Parameters:
+    """Return what all iterations after warm-up are made with."""
+    return _parameters(state, state.step_size.average, 1.0, frozen=True)
+
+
+def learn(plan: WarmUp, state: WarmUpState, chains: ChainState, info: StepInfo) -> WarmUpState:
+    """Take in an iteration that was made with the ``current`` parameters: where the chains are, and what happened."""
     averaging = state.step_size
     if plan.step_size is None:
         if state.iteration == math.ceil(_FROZEN_FROM * plan.iterations):
             averaging = averaging.restart()
         averaging = averaging.update(info.acceptance.view(averaging.log_step.shape[0], -1).mean(1))
-    frozen = state.iteration >= _FROZEN_FROM * plan.iterations
-    rule = state.rule if frozen else state.rule.observe(chains.gradient)
+    settled = state.iteration >= _FROZEN_FROM * plan.iterations
+    rule = state.rule if settled else state.rule.observe(chains.gradient)
     length = state.length
     if length is not None and plan.chees:
         length = length.update(state.chains, info)
-    return WarmUpState(state.iteration + 1, chains, averaging, rule, length), info
+    return WarmUpState(state.iteration + 1, chains, averaging, rule, length)
 
 
 def warm_up(
@@ -126,7 +140,7 @@ def warm_up(
         state, info = advance(plan, kernel, score, streams, state)
         if on_step is not None:
             on_step(state, info)
-    return state.chains, _parameters(state, state.step_size.average, 1.0, frozen=True)
+    return state.chains, frozen(state)
 
 
 def _ramp(plan: WarmUp, iteration: int) -> float:

@@ -12,7 +12,8 @@ class UnitProgress:
     """How far a unit is.
 
     Attributes:
-        fraction: of its trajectories made; with log Z, its chains are half of it.
+        fraction: of its trajectories made, those that a node needs no more counted as made; with log Z, its chains are
+            half of it.
         acceptance: mean acceptance probability of the last trajectory; NaN before the first, and for log Z.
     """
 
@@ -21,7 +22,7 @@ class UnitProgress:
 
 
 class Reporter:
-    """Counts a unit's trajectories and passes the fraction on.
+    """Passes on how far a unit is.
 
     Args:
         parts: of the work; 2 where log Z follows, so that the chains count for half.
@@ -30,18 +31,11 @@ class Reporter:
 
     def __init__(self, parts: int, on_progress: Callable[[UnitProgress], None] | None) -> None:
         self._parts = parts
-        self._total = 1
-        self._made = 0
         self._on_progress = on_progress
 
-    def expect(self, total: int) -> None:
-        """Say how many trajectories the chains will make."""
-        self._total = total
-
-    def __call__(self, acceptance: float) -> None:
-        """Count one more trajectory of all chains, with its mean acceptance probability."""
-        self._made += 1
-        self._tell(self._made / self._total / self._parts, acceptance)
+    def chains(self, fraction: float, acceptance: float) -> None:
+        """Say how much of the chains' trajectories is made, and the mean acceptance probability of the last ones."""
+        self._tell(fraction / self._parts, acceptance)
 
     def rest(self, fraction: float) -> None:
         """Say how much of the last part is done."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
 import torch
@@ -38,10 +39,19 @@ class Draw:
     winner: Tensor
     signal: Tensor
 
+    def rows(self, chosen: Tensor) -> Draw:
+        """Return what is kept of the chains whose numbers are ``chosen``, alone."""
+        numbers = (self.low, self.high, self.score, self.energy, self.winner, self.signal)
+        return Draw([self.images[row] for row in chosen.tolist()], *(column[chosen] for column in numbers))
+
+
+Stop = Literal["converged", "budget"]
+"""Why a node's chains ended, where there is a budget."""
+
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What is the same for all samples of a node."""
+    """What is the same for all samples of a node; its log Z is found later."""
 
     model: str
     node: str
@@ -50,7 +60,8 @@ class NodeFacts:
     class_name: str | None
     converged: bool
     diagnostics: Diagnostics
-    log_z: LogZ | None = None
+    trajectories: int | None = None
+    stopped: Stop | None = None
     quiet: str | None = None
 
 
@@ -123,7 +134,9 @@ def make_rows(
             "ess_tail": node.diagnostics.ess_tail,
             "e_bfmi": node.diagnostics.bfmi,
             "converged": node.converged,
-            **_optional(node),
+            "r_hat_nested": None if math.isnan(node.diagnostics.r_hat_nested) else node.diagnostics.r_hat_nested,
+            "trajectories": node.trajectories,
+            "stopped": node.stopped,
             "seed": seed,
             "quiet": node.quiet,
         }
@@ -134,18 +147,15 @@ def make_rows(
     return pa.Table.from_pylist(rows, schema=SAMPLES)
 
 
-def _optional(node: NodeFacts) -> dict[str, float | None]:
-    """Return what is null unless it was asked for."""
-    nested, found = node.diagnostics.r_hat_nested, node.log_z
-    values: dict[str, float | None] = {"r_hat_nested": None if math.isnan(nested) else nested}
-    if found is not None:
-        values |= {
-            "log_z": found.value,
-            "log_z_error": found.error,
-            "log_z_ess": found.ess,
-            "log_z_gradients": found.gradients,
-        }
-    return values
+def add_log_z(rows: pa.Table, found: Mapping[str, LogZ]) -> pa.Table:
+    """Return samples with the log Z of their nodes, given by name."""
+    own = [found.get(name) for name in rows["node"].to_pylist()]
+    columns = {"log_z": "value", "log_z_error": "error", "log_z_ess": "ess", "log_z_gradients": "gradients"}
+    for name, attribute in columns.items():
+        values = [None if node is None else getattr(node, attribute) for node in own]
+        place = rows.schema.get_field_index(name)
+        rows = rows.set_column(place, SAMPLES.field(name), pa.array(values, SAMPLES.field(name).type))
+    return rows
 
 
 def _png(image: Tensor) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 import pyarrow.compute as pc
@@ -13,85 +12,17 @@ import pyarrow.compute as pc
 from raygen.data import ImageSet, hash_images
 from raygen.errors import ScoreError
 from raygen.networks import Network, Node
-from raygen.sampling.planning import plan_units
+from raygen.sampling.planning import LINE, iter_units
 from raygen.sampling.progress import UnitProgress
 from raygen.sampling.reference import Source, check_saved, saved_reference
+from raygen.sampling.reports import FarmReport, Totals, UnitReport
 from raygen.sampling.settings import SamplingSettings
+from raygen.sampling.states import SAVE_EVERY, StateKeeper, read_state
 from raygen.sampling.unit import Profile, UnitSampler
 from raygen.store import Run, Unit
 
 _PLACES = {"reference_file"}
 """Settings that say where something lies, which decides nothing."""
-
-
-@dataclass(frozen=True)
-class UnitReport:
-    """A committed unit in a few numbers.
-
-    Attributes:
-        unit: its name.
-        samples: rows written.
-        gradients: chain-gradients spent, those on log Z included.
-        acceptance: mean acceptance rate.
-        nodes, converged: how many nodes, and how many of them converged.
-        seconds: it took.
-        quiet: how many nodes are constant or dead, and were not sampled.
-    """
-
-    unit: str
-    samples: int
-    gradients: int
-    acceptance: float
-    nodes: int
-    converged: int
-    seconds: float
-    quiet: int = 0
-
-
-@dataclass(frozen=True)
-class FarmReport:
-    """How far a run is.
-
-    Attributes:
-        units: in the plan.
-        before: of them, done before this start.
-        reports: of the units done since.
-        running: progress of the units in hand.
-        actors: alive now.
-        set_aside: units given up, with the reason.
-        seconds: since this start.
-    """
-
-    units: int
-    before: int
-    reports: tuple[UnitReport, ...]
-    running: tuple[UnitProgress, ...]
-    actors: int
-    set_aside: Mapping[str, str]
-    seconds: float
-
-    @property
-    def done(self) -> int:
-        """Units committed."""
-        return self.before + len(self.reports)
-
-    @property
-    def fraction(self) -> float:
-        """Of the whole plan, counting units in hand in part."""
-        return (self.done + sum(unit.fraction for unit in self.running)) / max(self.units, 1)
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Estimate at the rate since this start; None before there is one."""
-        made = self.fraction - self.before / max(self.units, 1)
-        return self.seconds * (1 - self.fraction) / made if made > 0 else None
-
-    @property
-    def acceptance(self) -> float | None:
-        """Mean over the units done since this start, or in hand where none is done; None before there is one."""
-        rates = [unit.acceptance for unit in self.reports] or [unit.acceptance for unit in self.running]
-        rates = [rate for rate in rates if not math.isnan(rate)]
-        return sum(rates) / len(rates) if rates else None
 
 
 def begin_run(
@@ -124,7 +55,8 @@ def begin_run(
         check_saved(saved, network, nodes, crop=settings.crop)
         about = {**about, "reference_file": saved.file}
     data = images if isinstance(images, ImageSet) else None
-    units = plan_units(nodes, chains=settings.chains, batch=settings.batch)
+    line = 1 if settings.budget is None else LINE
+    units = iter_units(nodes, chains=settings.chains, batch=settings.batch, line=line)
     request = {
         "network": network.name,
         "weights_hash": network.weights_hash,
@@ -158,16 +90,35 @@ def describe_nodes(nodes: Sequence[Node]) -> str:
 
 
 def sample_unit(
-    run: Run, sampler: UnitSampler, unit: Unit, on_progress: Callable[[UnitProgress], None] | None = None
+    run: Run,
+    sampler: UnitSampler,
+    unit: Unit,
+    on_progress: Callable[[UnitProgress], None] | None = None,
+    *,
+    save_every: float = SAVE_EVERY,
 ) -> UnitReport:
-    """Sample a unit and commit it."""
+    """Sample a unit and commit it; go on from the state that another process left of it, if there is one.
+
+    Args:
+        run: whose unit.
+        sampler: of the run's network and settings.
+        unit: not yet committed.
+        on_progress: told after each trajectory.
+        save_every: seconds between two states that are saved; 0 saves none. A unit that takes less leaves none.
+
+    Raises:
+        ScoreError: as ``UnitSampler.sample`` does.
+        StoreError: if the samples cannot be written.
+    """
     start = time.monotonic()
-    rows = sampler.sample(unit, on_progress)
+    keeper = StateKeeper(run, unit, save_every) if save_every else None
+    rows = sampler.sample(unit, on_progress, on_state=keeper, saved=read_state(run, unit))
     run.commit(unit, rows)
     first = rows.filter(pc.equal(rows["draw"], 0))
     heads = first.filter(pc.equal(first["chain"], 0))
     return UnitReport(
         unit=unit.name,
+        layer=unit.layer,
         samples=rows.num_rows,
         gradients=pc.sum(first["gradients"]).as_py() + (pc.sum(first["log_z_gradients"]).as_py() or 0),
         acceptance=pc.mean(first.filter(pc.is_null(first["quiet"]))["acceptance_rate"]).as_py() or math.nan,
@@ -178,19 +129,25 @@ def sample_unit(
     )
 
 
-def sample_here(run: Run, sampler: UnitSampler, on_progress: Callable[[FarmReport], None]) -> FarmReport:
+def sample_here(
+    run: Run, sampler: UnitSampler, on_progress: Callable[[FarmReport], None], *, save_every: float = SAVE_EVERY
+) -> FarmReport:
     """Sample, in this process and without Ray, what a run still lacks; units that cannot be sampled are set aside."""
-    units, done = run.units(), run.done()
+    plan = run.plan
+    done = run.done_in(plan)
+    before = done.count(1)
     start = time.monotonic()
-    reports: list[UnitReport] = []
+    layers: dict[str, Totals] = {}
     set_aside: dict[str, str] = {}
 
     def report(*running: UnitProgress) -> FarmReport:
-        return FarmReport(len(units), len(done), tuple(reports), running, 1, set_aside, time.monotonic() - start)
+        seconds = time.monotonic() - start
+        return FarmReport(len(plan), before, dict(layers), running, 1, set_aside, seconds, lost=len(set_aside))
 
-    for unit in (unit for unit in units if unit.name not in done):
+    for unit in (unit for number, unit in enumerate(plan) if not done[number]):
         try:
-            reports.append(sample_unit(run, sampler, unit, lambda progress: on_progress(report(progress))))
+            made = sample_unit(run, sampler, unit, lambda unit: on_progress(report(unit)), save_every=save_every)
+            layers[unit.layer] = layers.get(unit.layer, Totals()) + Totals.of(made)
         except ScoreError as error:
             set_aside[unit.name] = str(error)
         on_progress(report())

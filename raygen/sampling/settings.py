@@ -38,6 +38,9 @@ class SamplingSettings(TiltingSettings, HmcSettings):
     def _fit_together(self) -> Self:
         if self.superchains is not None:
             check_superchains(self.superchains, self.chains)
+        if self.longest < self.iterations:
+            raise SettingsError(f"budget = {self.budget} for {self.draws} draws, each {self.thin} trajectories",
+                                where="budget", right=f"give at least {self.iterations}, or fewer draws")  # fmt: skip
         if self.log_z and not self.adjusted:
             raise SettingsError("log_z with adjusted = false, a kernel that is biased", where="log_z",
                                 right="leave one of them out")  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 
 from raygen.hmc.export import Groups
 from raygen.networks import Network, Node
-from raygen.sampling.planning import plan_units
+from raygen.sampling.planning import LINE, plan_units
 from raygen.sampling.reference import Source
 from raygen.sampling.settings import SamplingSettings
 from raygen.sampling.unit import Profile, UnitSampler
@@ -42,6 +42,7 @@ def trace_nodes(
     """
     sampler = UnitSampler(network, settings, images, device or torch.device("cpu"), profile)
     groups: dict[str, Groups] = {}
-    for unit in plan_units(nodes, chains=settings.chains, batch=settings.batch):
+    line = 1 if settings.budget is None else LINE
+    for unit in plan_units(nodes, chains=settings.chains, batch=settings.batch, line=line):
         groups |= sampler.trace(unit).to_arviz()
     return groups

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate, islice
+from typing import Any, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raygen.errors import StoreError
 from raygen.store.schema import PLAN
+
+_GROUP = 1000
+"""Units of a row group, which are read together."""
+
+_KEPT = 8
+"""Row groups that are kept decoded."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +46,81 @@ class Unit:
         return f"samples/{self.layer}/{self.name}.parquet"
 
 
-def write_plan(units: Sequence[Unit]) -> bytes:
-    """Return the bytes of ``plan.parquet``."""
-    columns = {
-        "unit": [unit.name for unit in units],
-        "layer": [unit.layer for unit in units],
-        "nodes": [list(unit.nodes) for unit in units],
-        "chains": [unit.chains for unit in units],
-    }
-    sink = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=PLAN), sink, compression="zstd")
+def write_plan(units: Iterable[Unit]) -> bytes:
+    """Return the bytes of ``plan.parquet``; the units may be made as they are asked for."""
+    sink, waiting = io.BytesIO(), iter(units)
+    with pq.ParquetWriter(sink, PLAN, compression="zstd") as writer:
+        while group := list(islice(waiting, _GROUP)):
+            columns = {
+                "unit": [unit.name for unit in group],
+                "layer": [unit.layer for unit in group],
+                "nodes": [list(unit.nodes) for unit in group],
+                "chains": [unit.chains for unit in group],
+            }
+            writer.write_table(pa.table(columns, schema=PLAN))
     return sink.getvalue()
 
 
-def read_plan(data: bytes) -> tuple[Unit, ...]:
-    """Return the units in ``plan.parquet``, in its order."""
-    return tuple(
-        Unit(name=row["unit"], layer=row["layer"], nodes=tuple(row["nodes"]), chains=row["chains"])
-        for row in pq.read_table(io.BytesIO(data)).to_pylist()
-    )
+class Plan(Sequence[Unit]):
+    """The units in ``plan.parquet``, in its order: decoded some at a time, as they are asked for.
+
+    Args:
+        data: the file's bytes.
+        where: the run's folder, for messages.
+
+    Raises:
+        StoreError: here or later, if it is torn.
+    """
+
+    def __init__(self, data: bytes, where: str) -> None:
+        self._where = where
+        with self._whole():
+            self._file = pq.ParquetFile(io.BytesIO(data))
+        groups = range(self._file.metadata.num_row_groups)
+        self._starts: list[int] = [0, *accumulate(self._file.metadata.row_group(group).num_rows for group in groups)]
+        self._groups: OrderedDict[int, pa.Table] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __iter__(self) -> Iterator[Unit]:
+        for group in range(len(self._starts) - 1):
+            yield from map(_unit, self._decode(group).to_pylist())
+
+    @overload
+    def __getitem__(self, place: int) -> Unit: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Unit]: ...
+    def __getitem__(self, place: int | slice) -> Unit | Sequence[Unit]:
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+        number = place + len(self) if place < 0 else place
+        if not 0 <= number < len(self):
+            raise IndexError(place)
+        # A group without rows would have the same start as the next.
+        group = bisect_right(self._starts, number) - 1
+        return _unit(self._read(group).slice(number - self._starts[group], 1).to_pylist()[0])
+
+    def _read(self, group: int) -> pa.Table:
+        if group not in self._groups:
+            self._groups[group] = self._decode(group)
+            if len(self._groups) > _KEPT:
+                self._groups.popitem(last=False)
+        self._groups.move_to_end(group)
+        return self._groups[group]
+
+    def _decode(self, group: int) -> pa.Table:
+        with self._whole():
+            return self._file.read_row_group(group).select(PLAN.names)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise StoreError(f"plan.parquet is torn ({error})", where=self._where,
+                             right="remove that file and run the same command again") from None  # fmt: skip
+
+
+def _unit(row: dict[str, Any]) -> Unit:
+    return Unit(name=row["unit"], layer=row["layer"], nodes=tuple(row["nodes"]), chains=row["chains"])

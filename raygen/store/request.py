@@ -10,6 +10,9 @@ from raygen.errors import StoreError
 from raygen.store.location import Location
 from raygen.store.schema import SCHEMA_VERSION
 
+LOCK = "lock.json"
+"""Says which process works in a folder; it comes before all else and goes last."""
+
 
 def claim(
     location: Location, name: str, request: Mapping[str, Any], *, about: Mapping[str, str], guests: Collection[str] = ()
@@ -30,13 +33,30 @@ def claim(
     if location.exists(name):
         _refuse_difference(location, read_request(location, name)["request"], asked)
         return
+    refuse_strangers(location, name, guests)
+    document = {"schema": SCHEMA_VERSION, "request": asked, "about": dict(about)}
+    location.write(name, json.dumps(document, indent=2).encode())
+
+
+def refuse_strangers(location: Location, name: str, guests: Collection[str] = ()) -> None:
+    """Do nothing where the file ``name`` is, or where it may be written: in a folder that holds nothing else.
+
+    Args:
+        location: the folder.
+        name: of the request's file.
+        guests: names that may be in the folder before it.
+
+    Raises:
+        StoreError: if a stranger's files are there.
+    """
+    if location.exists(name):
+        return
     # A process killed while it wrote the request leaves a scrap of it, and is to be begun again.
-    strangers = [entry for entry in location.entries() if entry not in guests and not _is_scrap(entry, name)]
+    own = {*guests, LOCK}
+    strangers = [entry for entry in location.entries() if entry not in own and not _is_scrap(entry, name)]
     if strangers:
         raise StoreError(f"the folder holds {strangers[0]}, but no {name}", where=location.text,
                          right="give an empty or a new folder")  # fmt: skip
-    document = {"schema": SCHEMA_VERSION, "request": asked, "about": dict(about)}
-    location.write(name, json.dumps(document, indent=2).encode())
 
 
 def read_request(location: Location, name: str) -> dict[str, Any]:
@@ -60,7 +80,7 @@ def read_request(location: Location, name: str) -> dict[str, Any]:
 
 
 def _is_scrap(entry: str, name: str) -> bool:
-    return entry.startswith(f"{name}.") and entry.endswith(".tmp")
+    return entry.startswith((f"{name}.", f"{LOCK}.")) and entry.endswith(".tmp")
 
 
 def _refuse_difference(location: Location, found: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,14 @@ import pyarrow.parquet as pq
 
 from raygen.errors import StoreError
 from raygen.store.location import Location
-from raygen.store.plan import Unit, read_plan, write_plan
+from raygen.store.lock import Lock, Pace
+from raygen.store.plan import Plan, Unit, write_plan
 from raygen.store.request import claim, read_request
 from raygen.store.schema import SAMPLES, complete
+from raygen.store.states import UnitState
 
 _REQUEST = "run.json"
-_PLAN = "plan.parquet"
+PLAN_FILE = "plan.parquet"
 _GUESTS = ("pretrain",)
 """What may lie in a run's folder before the run begins: the training of its network."""
 
@@ -40,7 +42,7 @@ class Run:
         return run
 
     @classmethod
-    def begin(cls, place: str, request: Mapping[str, Any], units: Sequence[Unit], *, about: Mapping[str, str]) -> Run:
+    def begin(cls, place: str, request: Mapping[str, Any], units: Iterable[Unit], *, about: Mapping[str, str]) -> Run:
         """Begin the run at ``place``, or take it up again where it was begun with the same request.
 
         Args:
@@ -54,39 +56,68 @@ class Run:
         """
         run = cls(Location.of(place))
         claim(run.location, _REQUEST, request, about=about, guests=_GUESTS)
-        if not run.location.exists(_PLAN):
-            run.location.write(_PLAN, write_plan(units))
+        if not run.location.exists(PLAN_FILE):
+            run.location.write(PLAN_FILE, write_plan(units))
         return run
+
+    @staticmethod
+    def is_begun(place: str) -> bool:
+        """Whether a run has been begun at ``place``.
+
+        Raises:
+            StoreError: if the storage does not answer.
+        """
+        location = Location.of(place)
+        return location.exists(_REQUEST) and location.exists(PLAN_FILE)
+
+    @staticmethod
+    def lock(place: str, pace: Pace | None = None) -> Lock:
+        """Return the lock of the run that is, or will be, at ``place``: whoever samples holds it."""
+        return Lock(Location.of(place), _REQUEST, guests=_GUESTS, pace=pace)
 
     @property
     def request(self) -> dict[str, Any]:
         """The content of ``run.json``: ``schema``, ``request``, ``about``."""
         return read_request(self.location, _REQUEST)
 
-    def units(self) -> tuple[Unit, ...]:
-        """Return the plan.
+    @property
+    def plan(self) -> Plan:
+        """The plan, whose units are made as they are asked for.
 
         Raises:
             StoreError: if it is missing or torn.
         """
-        data = self.location.read(_PLAN)
-        try:
-            return read_plan(data)
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise StoreError(f"{_PLAN} is torn ({error})", where=self.location.text,
-                             right="remove that file and run the same command again") from None  # fmt: skip
+        return Plan(self.location.read(PLAN_FILE), self.location.text)
+
+    def units(self) -> tuple[Unit, ...]:
+        """Return the plan at once.
+
+        Raises:
+            StoreError: if it is missing or torn.
+        """
+        return tuple(self.plan)
 
     def done(self) -> set[str]:
         """Return the names of the units that are committed."""
+        plan = self.plan
+        return {unit.name for unit, done in zip(plan, self.done_in(plan), strict=True) if done}
+
+    def done_in(self, plan: Plan) -> bytearray:
+        """Return 1 for each unit of the plan that is committed, else 0."""
         files = {f"samples/{name}" for name in self.location.names("samples", recursive=True)}
-        return {unit.name for unit in self.units() if unit.path in files}
+        return bytearray(unit.path in files for unit in plan) if files else bytearray(len(plan))
 
     def commit(self, unit: Unit, samples: pa.Table) -> None:
         """Write a unit's samples whole; a second commit of the same unit replaces the first by the same rows."""
         sink = io.BytesIO()
         # PNG bytes do not shrink any further; everything else is small beside them.
-        pq.write_table(samples.cast(SAMPLES), sink, compression="zstd")
+        pq.write_table(samples.cast(SAMPLES), sink, compression="zstd", write_page_checksum=True)
         self.location.write(unit.path, sink.getvalue())
+        self.state(unit).remove()
+
+    def state(self, unit: Unit) -> UnitState:
+        """Return the file of a unit's state, which is there while the unit is unfinished."""
+        return UnitState(self.location, _REQUEST, unit)
 
     def samples(self, unit: Unit) -> pa.Table:
         """Return a committed unit's samples.

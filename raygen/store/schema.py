@@ -40,6 +40,8 @@ SAMPLES = pa.schema(
         pa.field("ess_tail", pa.float32()),  # of the 5 % and 95 % quantiles of the node's score
         pa.field("e_bfmi", pa.float32()),  # least energy Bayesian fraction of missing information of a chain
         pa.field("converged", pa.bool_(), nullable=False),
+        pa.field("trajectories", pa.int64()),  # of each of the node's chains, after warm-up
+        pa.field("stopped", pa.string()),  # why no more were made: converged, or budget; null in a run without a budget
         pa.field("log_z", pa.float64()),  # log E_q[exp(b f)] of the node; null if not asked for, NaN if not found
         pa.field("log_z_error", pa.float32()),  # its standard error
         pa.field("log_z_ess", pa.float32()),  # effective sample size of its weights, 0 to the number of chains

@@ -13,7 +13,7 @@ from PIL import Image
 
 from raygen.errors import StoreError
 from raygen.gallery import build_gallery
-from raygen.store import Run
+from raygen.store import SAMPLES, Run
 
 HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a'b&c </title>", "{{ 7*7 }}"]
 
@@ -217,3 +217,23 @@ def test_a_gallery_is_written_through_a_uri(make, layer_of):
     assert summary.index == f"{uri}/gallery/index.html"
     sheet = (Path(run.location.root) / "gallery/conv1/0.png").read_bytes()
     assert Image.open(io.BytesIO(sheet)).mode == "RGBA"
+
+
+@pytest.mark.parametrize(
+    ("converged", "stopped", "said"),
+    [
+        (True, "converged", "It was stopped at that, after 1,280 trajectories."),
+        (False, "budget", "Not converged when its budget of 1,280 trajectories ended."),
+        (False, None, "Not converged. The R-hat"),
+    ],
+)
+def test_a_nodes_page_says_why_its_chains_ended(make, layer_of, table_of, converged, stopped, said):
+    run = make(layer_of("conv2", 1))
+    (unit,) = run.units()
+    rows = table_of(layer_of("conv2", 1), unit).to_pylist()
+    ends = {"converged": converged, "stopped": stopped, "trajectories": stopped and 1280}
+    run.commit(unit, pa.Table.from_pylist([row | ends for row in rows], schema=SAMPLES))
+    build_gallery(run)
+    text = next(page.text for name, page in pages_of(run).items() if "conv2" in name and "index" not in name)
+    assert said in " ".join(text.split())
+    assert ("stopped at that" in text, "budget" in text) == (stopped == "converged", stopped == "budget")

@@ -79,3 +79,13 @@ def test_numbers_are_short_and_no_number_is_a_dash():
     assert (ratio(1.0042), ratio(12.34)) == ("1.004", "12.3")
     assert [percent(x) for x in (0, 0.001, 0.5, 0.999, 1)] == ["0 %", "1 %", "50 %", "99 %", "100 %"]
     assert (count(1, "node"), count(1200, "node")) == ("1 node", "1,200 nodes")
+
+
+@pytest.mark.parametrize(("stopped", "trajectories"), [("converged", 80), ("budget", 640), (None, None)])
+def test_a_node_says_why_its_chains_ended(table, stopped, trajectories):
+    for name, value in (("stopped", stopped), ("trajectories", trajectories)):
+        place = table.schema.get_field_index(name)
+        column = pa.array([value] * table.num_rows, table.schema.field(name).type)
+        table = table.set_column(place, table.schema.field(name), column)
+    entries = [node.entry for node, _ in read_nodes(table)]
+    assert {(entry.stopped, entry.trajectories) for entry in entries} == {(stopped, trajectories)}

@@ -7,10 +7,23 @@ from dataclasses import replace
 import pytest
 import torch
 from hmc_targets import Target, linear, quadratic
+from safetensors.torch import load, save
 
 from raygen.errors import SettingsError
-from raygen.hmc import Annealing, HmcSettings, Kernel, Ladder, Streams, find_ladder, log_normaliser, weigh
-from raygen.hmc.ladder import kept_fraction
+from raygen.hmc import (
+    Annealing,
+    HmcSettings,
+    Kernel,
+    Ladder,
+    Streams,
+    find_ladder,
+    log_normaliser,
+    to_tensors,
+    weigh,
+)
+from raygen.hmc.ladder import Pilot, kept_fraction
+from raygen.hmc.log_normaliser import Weighing
+from raygen.hmc.saving import rebuild
 
 KERNELS = {
     "rotation": HmcSettings(steps=4).make_kernel(),
@@ -303,3 +316,27 @@ def test_a_tilt_out_of_reach_is_refused_with_how_far_it_got():
 def test_plans_that_cannot_be_are_refused_by_name_and_value(field, value):
     with pytest.raises(SettingsError, match=f"{field} = {value}"):
         Annealing(**{field: value})
+
+
+# ---- left and taken up
+
+
+@pytest.mark.parametrize("kernel", ["rotation", "leapfrog"])
+def test_a_ladder_and_its_weights_left_on_any_rung_go_on_to_the_same(kernel):
+    target, noise, end = TARGETS["quadratic"][0], streams(2, 16), torch.tensor([1.0, 9.0]).double()
+    pilots, climbs = [], []
+    ladder = find_ladder(Annealing(), KERNELS[kernel], target, noise, end, (D,), on_rung=pilots.append)
+    found = weigh(KERNELS[kernel], target, noise, ladder, (D,), moves=2, on_rung=climbs.append)
+    assert len(pilots) >= 2 and len(climbs) == ladder.tilt.shape[1] - 1
+    for pilot in pilots:
+        saved = rebuild(Pilot, load(save(to_tensors(pilot))), torch.device("cpu"))
+        again = find_ladder(Annealing(), KERNELS[kernel], target, noise, end, (D,), start=saved)
+        assert torch.equal(again.tilt, ladder.tilt) and torch.equal(again.step_size, ladder.step_size)
+        assert again.gradients == ladder.gradients
+    for climb in climbs[:: max(1, len(climbs) // 6)] + climbs[-1:]:
+        saved, later = rebuild(Weighing, load(save(to_tensors(climb))), torch.device("cpu")), []
+        again = weigh(KERNELS[kernel], target, noise, ladder, (D,), moves=2, start=saved, on_rung=later.append)
+        assert len(later) == len(climbs) - climb.rung
+        for name in ("log_z", "standard_error", "log_weights", "acceptance_rate", "divergences", "dead"):
+            assert torch.equal(getattr(again, name), getattr(found, name)), name
+        assert again.gradients == found.gradients

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from raygen.errors import StoreError
 from raygen.hmc import ChainState, Kernel, Parameters, WarmUp, begin, draw, from_tensors, to_tensors, warm_up
+from raygen.hmc.saving import rebuild, under, within
 
 
 @dataclass(frozen=True)
@@ -81,3 +82,44 @@ def test_a_torn_state_is_refused_by_name():
     del tensors["step_size.log_average"]
     with pytest.raises(StoreError, match=r"step_size\.log_average"):
         from_tensors(begun(), tensors)
+
+
+@dataclass(frozen=True)
+class Nested:
+    chains: ChainState
+    count: int
+    large: float
+    steps: Tensor | None = None
+
+
+@pytest.mark.parametrize("steps", [None, torch.tensor([3, 4])])
+def test_a_state_is_rebuilt_without_a_template(steps):
+    chains = ChainState(*(torch.randn((2, 3), generator=torch.Generator().manual_seed(seed)) for seed in range(3)))
+    state = Nested(chains, 2**60 + 1, 0.1, steps)
+    again = rebuild(Nested, through_a_file(state), torch.device("cpu"))
+    assert (again.count, again.large) == (2**60 + 1, 0.1)
+    for name in ("position", "score", "gradient"):
+        assert torch.equal(getattr(again.chains, name), getattr(chains, name))
+    assert again.steps is None if steps is None else torch.equal(again.steps, steps)
+
+
+def test_what_is_missing_is_named():
+    tensors = through_a_file(Nested(begun().chains, 1, 1.0))
+    for name in ("chains.score", "count"):
+        with pytest.raises(StoreError, match=name.rpartition(".")[2]):
+            rebuild(Nested, {key: tensor for key, tensor in tensors.items() if key != name}, torch.device("cpu"))
+
+
+def test_parts_are_found_under_their_own_names_alone():
+    parts = {"a": {"x": torch.ones(1), "b.x": torch.zeros(1)}, "ab": {"x": torch.ones(2)}}
+    whole = {**under("a", parts["a"]), **under("ab", parts["ab"])}
+    assert {name: within(whole, name) for name in parts} == parts and within(whole, "b") == {}
+
+
+def test_what_is_taken_up_shares_no_memory_with_what_was_saved():
+    tensors = through_a_file(begun().chains)
+    again = rebuild(ChainState, tensors, torch.device("cpu"))
+    tensors["score"].zero_()
+    assert again.score.abs().min() > 0
+    # A matrix product may depend on how memory is aligned.
+    assert all(getattr(again, name).data_ptr() % 64 == 0 for name in ("position", "score", "gradient"))

@@ -169,7 +169,7 @@ def test_a_units_report_counts_the_gradients_of_log_z(tmp_path):
     report = sample_here(run, UnitSampler(NETWORK, settings, None, torch.device("cpu")), lambda _: None)
     (table,) = (run.samples(unit) for unit in run.units())
     each = np.array(table["gradients"]) + np.array(table["log_z_gradients"])
-    assert report.reports[0].gradients == each[np.array(table["draw"]) == 0].sum() > 8 * 48
+    assert report.made.gradients == each[np.array(table["draw"]) == 0].sum() > 8 * 48
 
 
 def test_a_biased_kernel_is_refused():

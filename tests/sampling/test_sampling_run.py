@@ -12,6 +12,7 @@ from raygen.networks import NetworkSettings, list_layers, load_network, parse_no
 from raygen.sampling import (
     FarmReport,
     SamplingSettings,
+    Totals,
     UnitProgress,
     UnitReport,
     UnitSampler,
@@ -74,9 +75,9 @@ def test_a_run_holds_the_samples_of_every_node(undisturbed):
 
 
 def test_a_units_report_counts_what_was_written(undisturbed):
-    run, report = undisturbed
-    first = report.reports[0]
-    assert first.unit == "conv1-00000" and first.samples == 8 and first.nodes == 2
+    run, _ = undisturbed
+    first = sample_unit(run, sampler(), run.units()[0])
+    assert (first.unit, first.layer, first.samples, first.nodes) == ("conv1-00000", "conv1", 8, 2)
     rows = run.samples(run.units()[0]).to_pylist()
     assert first.gradients == sum(row["gradients"] for row in rows if row["draw"] == 0)
     table = run.samples(run.units()[0])
@@ -101,7 +102,7 @@ def test_a_run_stopped_and_started_again_ends_with_the_same_samples(tmp_path, un
     assert len(run.done()) == 2
     before = {name: run.location.read(name) for name in ("run.json", "plan.parquet", run.units()[0].path)}
     report = sample_here(run, sampler(), ignore)
-    assert (report.before, len(report.reports), report.done) == (2, 3, 5)
+    assert (report.before, report.made.units, report.done) == (2, 3, 5)
     expected = tables(undisturbed[0])
     assert all(table.equals(expected[name]) for name, table in tables(run).items())
     assert before == {name: run.location.read(name) for name in before}
@@ -120,7 +121,7 @@ def test_a_finished_run_is_not_sampled_again(undisturbed):
     stamps = {unit.path: run.location.filesystem.get_file_info(f"{run.location.root}/{unit.path}").mtime_ns
               for unit in run.units()}  # fmt: skip
     report = sample_here(run, sampler(), ignore)
-    assert (report.before, report.reports, report.fraction) == (5, (), 1.0)
+    assert (report.before, report.layers, report.fraction) == (5, {}, 1.0)
     for path, stamp in stamps.items():
         assert run.location.filesystem.get_file_info(f"{run.location.root}/{path}").mtime_ns == stamp
 
@@ -180,7 +181,7 @@ def test_a_constant_node_is_told_of_and_costs_no_unit(tmp_path):
     settings = FEW.model_copy(update={"tilt": None, "contrast": 1.0})
     run = begin(tmp_path / "run", network=network, settings=settings)
     report = sample_here(run, sampler(network, settings), ignore)
-    assert not report.set_aside and sum(unit.quiet for unit in report.reports) == 1
+    assert not report.set_aside and report.made.quiet == 1
     assert report.acceptance > 0
 
 
@@ -204,11 +205,12 @@ def test_a_node_that_cannot_be_sampled_sets_its_unit_aside_with_a_line_and_loses
 
 
 def unit_report(acceptance):
-    return UnitReport("u", 8, 100, acceptance, 2, 1, 3.0)
+    return UnitReport("u", "conv1", 8, 100, acceptance, 2, 1, 3.0)
 
 
 def test_a_report_counts_units_in_hand_in_part():
-    report = FarmReport(8, 2, (unit_report(0.5),), (UnitProgress(0.5, 0.9), UnitProgress(0.25, 0.1)), 2, {}, 70.0)
+    layers = {"conv1": Totals.of(unit_report(0.5))}
+    report = FarmReport(8, 2, layers, (UnitProgress(0.5, 0.9), UnitProgress(0.25, 0.1)), 2, {}, 70.0)
     assert report.done == 3 and report.fraction == pytest.approx(3.75 / 8)
     # 1.75 units in 70 s leave 4.25 units, or 170 s.
     assert report.seconds_left == pytest.approx(170)
@@ -216,7 +218,26 @@ def test_a_report_counts_units_in_hand_in_part():
 
 
 def test_a_report_before_anything_is_known():
-    report = FarmReport(8, 2, (), (UnitProgress(0.0, math.nan),), 1, {}, 5.0)
+    report = FarmReport(8, 2, {}, (UnitProgress(0.0, math.nan),), 1, {}, 5.0)
     assert report.seconds_left is None and report.acceptance is None
-    assert FarmReport(8, 0, (), (UnitProgress(0.1, 0.75),), 1, {}, 5.0).acceptance == 0.75
-    assert FarmReport(0, 0, (), (), 0, {}, 0.0).fraction == 0
+    assert FarmReport(8, 0, {}, (UnitProgress(0.1, 0.75),), 1, {}, 5.0).acceptance == 0.75
+    assert FarmReport(0, 0, {}, (), 0, {}, 0.0).fraction == 0
+
+
+def test_totals_add_up_and_units_without_a_rate_do_not_count_in_the_mean():
+    parts = [Totals.of(unit_report(rate)) for rate in (0.25, math.nan, 0.75)]
+    total = parts[0] + parts[1] + parts[2]
+    assert total.acceptance == 0.5 and Totals().acceptance is None
+    assert (total.units, total.samples, total.gradients, total.nodes, total.converged) == (3, 24, 300, 6, 3)
+    report = FarmReport(9, 2, {"conv1": parts[0] + parts[1], "ip2": parts[2]}, (), 0, {}, 1.0)
+    assert report.made == total and report.done == 5
+
+
+def test_a_runs_report_has_the_totals_of_each_layer(undisturbed):
+    run, report = undisturbed
+    rows = tables(run)
+    assert list(report.layers) == ["conv1", "ip2"]
+    for layer, total in report.layers.items():
+        mine = [table for table in rows.values() if table["layer"][0].as_py() == layer]
+        assert total.units == len(mine) and total.samples == sum(table.num_rows for table in mine)
+        assert total.nodes == len({node for table in mine for node in table["node"].to_pylist()})

@@ -138,7 +138,7 @@ def test_running_out_of_room_keeps_the_old_file_and_leaves_no_scrap(tmp_path):
 @pytest.mark.parametrize("fails_at", ["create_dir", "open", "write", "move"])
 def test_a_storage_that_fails_midway_keeps_the_old_file(tmp_path, fails_at):
     (tmp_path / "a.bin").write_bytes(b"old")
-    place = Location("breaking://run", fs.PyFileSystem(Breaking(fails_at)), str(tmp_path))
+    place = Location("breaking://run", fs.PyFileSystem(Breaking(fails_at)), str(tmp_path), waits=(0.0,))
     with pytest.raises(StoreError, match=r"breaking://run: a.bin cannot be written"):
         place.write("a.bin", bytes(range(200)))
     assert files(tmp_path) == {"a.bin": b"old"}

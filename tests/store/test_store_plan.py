@@ -1,9 +1,11 @@
 """The plan survives its file, whatever the nodes are called."""
 
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raygen.errors import StoreError
 from raygen.store import PLAN, Location, Run, Unit
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30)
@@ -30,3 +32,44 @@ def test_the_file_has_the_promised_columns_and_the_version(tmp_path):
     schema = pq.read_schema(Location.of(str(tmp_path)).root + "/plan.parquet")
     assert schema.equals(PLAN)
     assert schema.metadata[b"raygen.schema"] == b"2"
+
+
+def plan_of(count):
+    return [Unit(f"conv1-{number:05d}", "conv1", (f"conv1:{number}",), 4) for number in range(count)]
+
+
+def test_a_units_place_finds_it_whatever_row_group_it_is_in(tmp_path):
+    expected = plan_of(12_345)
+    plan = Run.begin(str(tmp_path), {}, expected, about={}).plan
+    assert len(plan) == len(expected)
+    # There and back again: more row groups than are kept.
+    for place in (0, 999, 1000, 12_344, 5_000, 0, 11_000, -1, -12_345):
+        assert plan[place] == expected[place]
+    assert list(plan[998:1003]) == expected[998:1003] and list(plan[-2:]) == expected[-2:]
+    for place in (12_345, -12_346):
+        with pytest.raises(IndexError):
+            plan[place]
+
+
+def test_a_plan_written_in_one_piece_is_read_as_well(tmp_path):
+    run = Run.begin(str(tmp_path), {}, plan_of(2_500), about={})
+    pq.write_table(pq.read_table(tmp_path / "plan.parquet"), tmp_path / "plan.parquet")
+    assert run.plan[2_400] == plan_of(2_500)[2_400]
+
+
+def test_a_plan_torn_in_the_middle_is_named_where_it_is_read(tmp_path):
+    run = Run.begin(str(tmp_path), {}, plan_of(5_000), about={})
+    data = bytearray((tmp_path / "plan.parquet").read_bytes())
+    middle = len(data) // 2
+    data[middle - 2000 : middle + 2000] = bytes(4000)
+    (tmp_path / "plan.parquet").write_bytes(data)
+    plan = run.plan
+    with pytest.raises(StoreError, match=r"plan\.parquet is torn.*remove that file"):
+        list(plan)
+
+
+def test_the_units_done_are_told_by_place(tmp_path):
+    run = Run.begin(str(tmp_path), {}, plan_of(3), about={})
+    assert run.done_in(run.plan) == bytearray([0, 0, 0])
+    run.location.write(run.plan[1].path, b"")
+    assert run.done_in(run.plan) == bytearray([0, 1, 0])

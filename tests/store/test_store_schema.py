@@ -6,7 +6,18 @@ from test_store_run import UNITS, begin, samples
 
 from raygen.store import SAMPLES
 
-LATER = ["r_hat_nested", "ess_tail", "e_bfmi", "log_z", "log_z_error", "log_z_ess", "log_z_gradients", "quiet"]
+LATER = [
+    "r_hat_nested",
+    "ess_tail",
+    "e_bfmi",
+    "log_z",
+    "log_z_error",
+    "log_z_ess",
+    "log_z_gradients",
+    "quiet",
+    "trajectories",
+    "stopped",
+]
 
 
 def test_columns_that_came_later_are_null_in_older_samples(tmp_path):

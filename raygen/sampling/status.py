@@ -1,0 +1,146 @@
+"""How far a run is, for whoever asks from another terminal: written by the driver now and then, read with the run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from raygen.errors import StoreError
+from raygen.sampling.reports import FarmReport
+from raygen.store import Holder, Location, Run, is_held, read_holder
+
+log = logging.getLogger(__name__)
+
+STATUS = "status.json"
+
+_EVERY = 5.0
+"""Seconds from one writing to the next."""
+
+_SHOWN = 50
+"""Units in hand whose progress is written, at most."""
+
+
+class StatusWriter:
+    """Passes on a run's reports, and writes one of them now and then to ``status.json``.
+
+    Args:
+        location: of the run.
+        on_progress: told of every report.
+        every: seconds from one writing to the next.
+    """
+
+    def __init__(self, location: Location, on_progress: Callable[[FarmReport], None], every: float = _EVERY) -> None:
+        self._location = location
+        self._on_progress = on_progress
+        self._every = every
+        self._next = 0.0
+
+    def __call__(self, report: FarmReport) -> None:
+        """Take in a report."""
+        if time.monotonic() >= self._next:
+            self.write(report)
+            self._next = time.monotonic() + self._every
+        self._on_progress(report)
+
+    def write(self, report: FarmReport) -> None:
+        """Write a report. Storage that refuses costs the status, not the run."""
+        try:
+            self._location.write(STATUS, json.dumps(_document(report), indent=1).encode(), lasting=False)
+        except StoreError as error:
+            log.warning("the run's status is not written: %s", error)
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far a run is.
+
+    Attributes:
+        units: in the plan.
+        done: of them, as storage has them now.
+        alive: whether a driver holds the run.
+        holder: who holds it, or held it when it died; None after a run that ended by itself.
+        told: what the last driver wrote last, the content of ``status.json``; empty if there is none.
+        age: seconds since then, by this machine's clock.
+    """
+
+    units: int
+    done: int
+    alive: bool
+    holder: Holder | None
+    told: Mapping[str, Any]
+    age: float | None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """By the driver's own reckoning; None where there is no driver, or it does not know yet."""
+        left = self.told.get("seconds_left") if self.alive else None
+        return max(0.0, float(left) - (self.age or 0.0)) if left is not None else None
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        holder = None if self.holder is None else {"host": self.holder.host, "pid": self.holder.pid}
+        return {"units": self.units, "done": self.done, "alive": self.alive, "holder": holder, "age": self.age,
+                "seconds_left": self.seconds_left, "driver": dict(self.told)}  # fmt: skip
+
+
+def read_status(run: Run) -> RunStatus:
+    """Return how far a run is, from what is committed and from what its driver last wrote.
+
+    Raises:
+        StoreError: if the plan is missing or torn, or storage does not answer.
+    """
+    plan, told = run.plan, dict[str, Any]()
+    if run.location.exists(STATUS):
+        try:
+            read = json.loads(run.location.read(STATUS))
+            told = read if isinstance(read, dict) else {}
+        except (StoreError, ValueError):
+            log.warning("%s cannot be read", STATUS)
+    age = time.time() - float(told["at"]) if isinstance(told.get("at"), int | float) else None
+    return RunStatus(
+        units=len(plan),
+        done=sum(run.done_in(plan)),
+        alive=is_held(run.location),
+        holder=read_holder(run.location),
+        told=told,
+        age=age,
+    )
+
+
+def _document(report: FarmReport) -> dict[str, Any]:
+    made = report.made
+    return {
+        "at": time.time(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "units": report.units,
+        "done": report.done,
+        "before": report.before,
+        "fraction": report.fraction,
+        "actors": report.actors,
+        "pending": report.pending,
+        "in_hand": len(report.running),
+        "running": [_rounded(unit.fraction) for unit in report.running[:_SHOWN]],
+        "set_aside": dict(report.set_aside),
+        "lost": report.lost,
+        "nodes": made.nodes,
+        "converged": made.converged,
+        "quiet": made.quiet,
+        "samples": made.samples,
+        "gradients": made.gradients,
+        "acceptance": _rounded(report.acceptance),
+        "seconds": report.seconds,
+        "seconds_left": report.seconds_left,
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else round(value, 4)

@@ -1,0 +1,93 @@
+"""How far an unfinished unit has come: kept beside the samples until these are committed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from raygen.errors import StoreError
+from raygen.store.location import Location
+from raygen.store.plan import Unit
+from raygen.store.request import read_request
+
+Arrays = dict[str, NDArray[Any]]
+
+_VERSION = 1
+"""Of what is in the file. A state of another version is passed over, and its unit begins anew."""
+
+_SEAL = "seal"
+
+
+@dataclass(frozen=True)
+class UnitState:
+    """The file of an unfinished unit's state; two processes may write it in turn, and the last one's stays.
+
+    Attributes:
+        location: of the run.
+        request: name of the file that says what was asked.
+        unit: whose state.
+    """
+
+    location: Location
+    request: str
+    unit: Unit
+
+    @property
+    def path(self) -> str:
+        """Where it lies, relative to the run."""
+        return f"state/{self.unit.name}.safetensors"
+
+    def read(self) -> Arrays | None:
+        """Return what was written for this unit of this run; None where there is nothing whole of that kind."""
+        try:
+            data = self.location.read(self.path) if self.location.exists(self.path) else b""
+            arrays = load(data) if data else {}
+        except (StoreError, OSError, SafetensorError, ValueError):
+            return None
+        seal = arrays.pop(_SEAL, None)
+        return arrays if seal is not None and seal.tobytes() == self._seal(arrays) else None
+
+    def write(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Write the state whole.
+
+        Raises:
+            StoreError: if the storage refuses.
+        """
+        held = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+        seal = np.frombuffer(self._seal(held), dtype=np.uint8)
+        # What a loss of power tears fails its seal.
+        self.location.write(self.path, save({**held, _SEAL: seal}), lasting=False)
+
+    def remove(self) -> None:
+        """Remove it, if it is there and can be removed: a state that is left over does no harm."""
+        with contextlib.suppress(OSError, StoreError):
+            self.location.remove(self.path)
+
+    @cached_property
+    def _asked(self) -> str:
+        """What the state must be of."""
+        document = read_request(self.location, self.request)
+        unit = (self.unit.name, self.unit.layer, self.unit.nodes, self.unit.chains)
+        return json.dumps((_VERSION, document["schema"], document["request"], unit), sort_keys=True)
+
+    def _seal(self, arrays: Arrays) -> bytes:
+        """Return a digest of what was asked and what was found: another run's state fails it, and so does a torn one.
+
+        A file may have its full length and yet not its content, after a loss of power.
+        """
+        digest = hashlib.blake2b(self._asked.encode(), digest_size=16)
+        for name in sorted(arrays):
+            array = arrays[name]
+            digest.update(f"|{name} {array.dtype} {array.shape}|".encode())
+            digest.update(array.tobytes())
+        return digest.digest()
