@@ -5,18 +5,21 @@ One flat set of names: a setting is written the same in a YAML file, as an optio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raygen.data import DataSettings
 from raygen.errors import SettingsError
 from raygen.networks import NetworkSettings
+from raygen.recipes import RECIPES, read_recipe
 from raygen.sampling import SamplingSettings
 from raygen.settings import Settings
+from raygen.store import below
 from raygen.tilting import FitSettings
 from raygen.training import TrainingSettings
 
@@ -33,28 +36,50 @@ class ClusterSettings(Settings):
     gpus: float = Field(0, ge=0, le=8, description="GPUs of each worker or actor (a share for actors); 0 uses the CPU")
 
 
-class PretrainConfig(NetworkSettings, DataSettings, TrainingSettings, ClusterSettings):
+class PlaceSettings(ClusterSettings):
+    """On what the work is done, which may be this process."""
+
+    local: bool = Field(False, description="work in this process, without Ray")
+
+
+class PretrainConfig(NetworkSettings, DataSettings, TrainingSettings, PlaceSettings):
     """``raygen pretrain``."""
 
+    recipe: str | None = Field(
+        None, description=f"settings of the paper where no others are given: {', '.join(RECIPES)}"
+    )
     out: str = Field(min_length=1, description="folder or URI of the training run")
     seed: int = Field(0, ge=0, lt=2**63, description="of all random numbers")
     workers: int | None = Field(
         None, ge=1, le=4096, description="training processes; default as many as fit, at most 2"
     )
+    max_workers: int | None = Field(
+        None, ge=1, le=4096, description="grow up to so many training processes as the cluster grows"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_recipe(cls, values: Any) -> Any:
+        recipe = values.get("recipe") if isinstance(values, dict) else None
+        return {**read_recipe(recipe), **values} if isinstance(recipe, str) else values
 
 
 class NodesConfig(NetworkSettings):
     """``raygen nodes``."""
 
 
-class SampleConfig(NetworkSettings, DataSettings, SamplingSettings, ClusterSettings):
+class SampleConfig(NetworkSettings, DataSettings, SamplingSettings, PlaceSettings):
     """``raygen sample``."""
 
     nodes: str = Field(description='nodes to sample: "conv2:0-9 ip2:*", "ip2:[3-5]", "conv2:7@3,4", "conv2:7@mean"')
     out: str = Field(min_length=1, description="folder or URI of the run")
     actors: int | None = Field(None, ge=1, le=100_000, description="sampling processes; default as many as fit")
-    local: bool = Field(False, description="sample in this process, without Ray")
+    max_actors: int | None = Field(None, ge=1, le=100_000, description="grow up to so many as the cluster grows")
+    deadline: float = Field(
+        600, gt=0, description="seconds without progress after which an actor is taken for hung, and replaced"
+    )
     profile: str | None = Field(None, description="file of raygen tune: settings for each layer")
+    save_every: float = Field(60, ge=0, description="seconds between saved states of an unfinished unit; 0 saves none")
 
 
 class ReferenceConfig(NetworkSettings, DataSettings, FitSettings):
@@ -71,6 +96,18 @@ class GalleryConfig(Settings):
     """``raygen gallery``."""
 
     out: str = Field(min_length=1, description="folder or URI of the run")
+
+
+class StatusConfig(Settings):
+    """``raygen status``."""
+
+    out: str = Field(min_length=1, description="folder or URI of the run, or of a training")
+
+
+class VerifyConfig(Settings):
+    """``raygen verify``."""
+
+    out: str = Field(min_length=1, description="folder or URI of the run, or of a training")
 
 
 class TuneConfig(NetworkSettings, DataSettings, SamplingSettings, ClusterSettings):
@@ -95,7 +132,9 @@ class PipelineConfig(PretrainConfig, SampleConfig):
     @property
     def pretraining(self) -> PretrainConfig:
         """The first stage."""
-        return PretrainConfig.part_of(self).model_copy(update={"out": f"{self.out.rstrip('/')}/pretrain"})
+        # Actors may share a GPU, a training worker takes it whole.
+        changes = {"out": below(self.out, "pretrain"), "gpus": float(math.ceil(self.gpus))}
+        return PretrainConfig.part_of(self).model_copy(update=changes)
 
     def sampling(self, weights: str) -> SampleConfig:
         """Return the second stage, of the trained network in ``weights``, which says which network it is."""

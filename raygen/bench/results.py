@@ -29,16 +29,23 @@ class Result:
 
 
 def compare(
-    bench: str, case: str, subject: Callable[[], float], baseline: Callable[[], float], *, rounds: int
+    bench: str,
+    case: str,
+    subject: Callable[[], float],
+    baseline: Callable[[], float],
+    *,
+    rounds: int,
+    unit: str = "chain-gradients/s",
 ) -> Result:
     """Run both in turn, in alternating order, and compare round by round.
 
     Args:
         bench: its name.
         case: what is compared, for the table.
-        subject: does its work and returns how many chain-gradients it made.
+        subject: does its work and returns how much it made.
         baseline: likewise.
         rounds: counted ones; one more goes before them to warm up.
+        unit: of what is made, a second.
     """
     rate(subject), rate(baseline)
     pairs = []
@@ -52,7 +59,7 @@ def compare(
         bench=bench,
         case=case,
         value=statistics.median(above for above, _ in pairs),
-        unit="chain-gradients/s",
+        unit=unit,
         baseline=statistics.median(below for _, below in pairs),
         ratio=statistics.median(above / below for above, below in pairs),
     )

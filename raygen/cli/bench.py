@@ -9,13 +9,19 @@ from dataclasses import asdict
 import click
 
 from raygen.bench import (
+    FarmBenchSettings,
     KernelsBenchSettings,
     NodesBenchSettings,
     Result,
     SamplerBenchSettings,
+    Table1Settings,
+    TrainingBenchSettings,
+    bench_farm,
     bench_kernels,
     bench_nodes,
     bench_sampler,
+    bench_table1,
+    bench_training,
 )
 from raygen.cli.options import configured
 from raygen.cli.tables import table
@@ -53,6 +59,18 @@ def kernels(settings: KernelsBenchSettings, *, as_json: bool) -> None:
 
 @bench.command()
 @_json
+@configured(FarmBenchSettings)
+def farm(settings: FarmBenchSettings, *, as_json: bool) -> None:
+    """Measure the farm of actors.
+
+    Against bare processes that do the same; with units without work; and its scheduler in virtual time, with thousands
+    of actors. Takes some minutes.
+    """
+    _print(bench_farm(settings), as_json=as_json)
+
+
+@bench.command()
+@_json
 @configured(NodesBenchSettings)
 def nodes(settings: NodesBenchSettings, *, as_json: bool) -> None:
     """Compare cut networks with whole ones, and packed nodes.
@@ -61,6 +79,30 @@ def nodes(settings: NodesBenchSettings, *, as_json: bool) -> None:
     full size; and many nodes of an early layer in one batch against one by one. Takes some minutes.
     """
     _print(bench_nodes(settings), as_json=as_json)
+
+
+@bench.command()
+@_json
+@configured(TrainingBenchSettings)
+def training(settings: TrainingBenchSettings, *, as_json: bool) -> None:
+    """Compare what training costs.
+
+    Generative with discriminative steps; channels-last bfloat16 with a plain loop in float32; Ray Train with the loop
+    alone, two workers with one; and the bytes of the normaliser's messages. One thread a process.
+    """
+    _print(bench_training(settings), as_json=as_json)
+
+
+@bench.command()
+@_json
+@configured(Table1Settings)
+def table1(settings: Table1Settings, *, as_json: bool) -> None:
+    """Train the paper's table anew.
+
+    LeNet on MNIST, discriminative, generative, and generative then discriminative, for several seeds, beside the
+    paper's test errors. Takes half an hour on two cores; with --out a stopped one goes on.
+    """
+    _print(bench_table1(settings), as_json=as_json)
 
 
 def _print(results: Iterable[Result], *, as_json: bool) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 
 import click
 
 from raygen import stages
 from raygen.cli.display import Display
+from raygen.cli.epochs import EpochLines, show_trained
 from raygen.cli.options import configured
-from raygen.cli.reports import show_epoch, show_farm, show_gallery, show_reference, show_samples, show_trained
+from raygen.cli.reports import show_farm, show_gallery, show_reference, show_samples
+from raygen.cli.standing import plan_lines, show_plan
 from raygen.cli.tables import class_table, evaluation_table, layer_line, layer_table
 from raygen.config import (
     DemoConfig,
@@ -22,6 +25,7 @@ from raygen.config import (
     SampleConfig,
     TuneConfig,
 )
+from raygen.errors import SettingsError
 from raygen.networks import list_layers, load_network
 from raygen.training import TrainingFolder
 
@@ -57,7 +61,7 @@ def pretrain(config: PretrainConfig) -> None:
     display = Display(sys.stdout)
     display.stage("pretrain")
     try:
-        folder = stages.pretrain(config, lambda report: show_epoch(display, report, config.epochs))
+        folder = stages.pretrain(config, EpochLines(display, epochs=config.epochs, batch_size=config.batch_size))
     finally:
         display.close()
     show_trained(display, folder)
@@ -114,13 +118,20 @@ def reference(config: ReferenceConfig) -> None:
 
 
 @click.command()
+@click.option("--plan", "only_plan", is_flag=True, help="Write the plan and tell what it will cost; sample nothing.")
+@click.option("--json", "as_json", is_flag=True, help="With --plan: print one JSON object a line.")
 @configured(SampleConfig)
-def sample(config: SampleConfig) -> None:
+def sample(config: SampleConfig, *, only_plan: bool, as_json: bool) -> None:
     """Draw samples of nodes.
 
     With Hamiltonian Monte Carlo, on a farm of Ray actors or in this process (--local). The same command goes on where
     it was stopped.
     """
+    if only_plan:
+        _plan(config, as_json=as_json)
+        return
+    if as_json:
+        raise SettingsError("json without plan", where="options", right="give --plan as well, or leave --json out")
     display = Display(sys.stdout)
     display.stage("sample")
     try:
@@ -128,7 +139,7 @@ def sample(config: SampleConfig) -> None:
     finally:
         display.close()
     show_samples(display, sampled)
-    display.say(f"pages: raygen gallery --out {config.out}")
+    display.say(f"pages: raygen gallery --out {shlex.quote(config.out)}")
 
 
 @click.command()
@@ -136,6 +147,21 @@ def sample(config: SampleConfig) -> None:
 def gallery(config: GalleryConfig) -> None:
     """Make the pages and pictures of a run."""
     show_gallery(Display(sys.stdout), stages.gallery(config.out))
+
+
+def _plan(config: SampleConfig, *, as_json: bool) -> None:
+    display, actors = Display(sys.stdout), config.actors or 1
+    if not as_json:
+        display.stage("plan")
+    try:
+        report = stages.plan(config, None if as_json else display.update)
+    finally:
+        display.close()
+    if not as_json:
+        show_plan(display, report, actors=actors, threads=config.threads, gpus=config.gpus)
+        return
+    for line in plan_lines(report, actors=actors, threads=config.threads, gpus=config.gpus):
+        click.echo(json.dumps(line))
 
 
 def _run_pipeline(config: PipelineConfig) -> None:
@@ -150,7 +176,7 @@ def _run_pipeline(config: PipelineConfig) -> None:
     try:
         sampled = stages.pipeline(
             config,
-            on_epoch=lambda report: show_epoch(display, report, config.epochs),
+            on_epoch=EpochLines(display, epochs=config.epochs, batch_size=config.batch_size),
             on_trained=on_trained,
             on_progress=lambda report: show_farm(display, report),
         )

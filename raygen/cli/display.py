@@ -25,6 +25,11 @@ class Display:
         self._stage = ""
         self._last = 0.0
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person is looking on, and lines that are out of date can go away."""
+        return self._console.is_terminal
+
     def stage(self, name: str) -> None:
         """Begin a stage."""
         self.close()
@@ -43,6 +48,11 @@ class Display:
         elif time.monotonic() - self._last >= _EVERY:
             self._last = time.monotonic()
             self.say(f"{self._stage}: {text}")
+
+    def live(self, text: str) -> None:
+        """Tell how far the stage is where it does not stay: in a terminal."""
+        if self._status is not None:
+            self._status.update(f"{self._stage}: {text}")
 
     def say(self, text: str) -> None:
         """Print a line that stays."""

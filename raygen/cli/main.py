@@ -13,6 +13,7 @@ import click
 import raygen
 from raygen.cli import commands
 from raygen.cli.bench import bench
+from raygen.cli.inspect import status, verify
 from raygen.errors import RaygenError
 
 _STOPPED = "raygen: stopped; what is finished is kept, and the same command goes on from there"
@@ -33,6 +34,8 @@ for _command in (
     commands.tune,
     commands.sample,
     commands.gallery,
+    status,
+    verify,
     bench,
 ):
     cli.add_command(_command)

@@ -48,7 +48,7 @@ def _required_first(kind: type[Settings]) -> list[tuple[str, FieldInfo]]:
 def _option(name: str, field: FieldInfo) -> Callable[..., Any]:
     flag = "--" + name.replace("_", "-")
     text = f"{field.description}  [{_default(field)}]"
-    if field.annotation is bool:
+    if bool in _kinds(field):
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
     return click.option(flag, name, metavar=_metavar(field), help=text)
 

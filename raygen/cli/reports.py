@@ -5,46 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from raygen.cli.display import Display, duration, progress_line
+from raygen.cli.tables import totals_table
 from raygen.gallery import GallerySummary
 from raygen.sampling import FarmReport
 from raygen.stages import Sampled
 from raygen.tilting import Provenance
-from raygen.training import EpochReport, TrainingFolder
-
-
-def show_epoch(display: Display, report: EpochReport, epochs: int) -> None:
-    """Tell of an epoch that is done."""
-    display.update(
-        progress_line(
-            report.epoch / epochs,
-            report.seconds * (epochs - report.epoch),
-            f"epoch {report.epoch} of {epochs} ({report.phase})",
-            f"test error {100 * report.test_error:.2f} %",
-            f"ESS {100 * report.ess:.0f} % of a batch",
-            f"{report.images_per_second:.0f} images/s",
-        )
-    )
-
-
-def show_trained(display: Display, folder: TrainingFolder) -> None:
-    """Tell of a training that is done: the errors of each phase's last epoch, and where the network lies."""
-    history = folder.history()
-    last = {report.phase: report for report in history}
-    for phase, report in last.items():
-        display.say(
-            f"pretrain: {phase} until epoch {report.epoch}: test error {100 * report.test_error:.2f} % "
-            f"({100 * report.test_error_calibrated:.2f} % with log Z)"
-        )
-    display.say(f"network: {folder.network}")
 
 
 def show_farm(display: Display, report: FarmReport) -> None:
     """Tell how far sampling is."""
     acceptance = "" if report.acceptance is None else f"acceptance {report.acceptance:.2f}"
     actors = "1 actor" if report.actors == 1 else f"{report.actors} actors"
+    actors += f" ({report.pending} of them waiting for a machine or starting)" if report.pending else ""
+    aside = f"{report.lost} set aside" if report.lost else ""
     display.update(
         progress_line(
-            report.fraction, report.seconds_left, f"{report.done} of {report.units} units", actors, acceptance
+            report.fraction, report.seconds_left, f"{report.done} of {report.units} units", actors, aside, acceptance
         )
     )
 
@@ -61,18 +37,17 @@ def show_reference(display: Display, file: str, provenance: Provenance, shape: t
 def show_samples(display: Display, sampled: Sampled) -> None:
     """Tell what sampling made since this start, and what there is in all."""
     report = sampled.report
-    made = report.reports
+    made = report.made
     if report.before:
         display.say(f"sample: {report.before} of {report.units} units were there already")
-    if made:
-        gradients = sum(unit.gradients for unit in made)
-        nodes = sum(unit.nodes for unit in made)
+    if made.units:
         display.say(
-            f"sample: {sum(unit.samples for unit in made):,} samples of {nodes} nodes in {duration(report.seconds)}, "
-            f"{gradients:,} gradients, {sum(unit.converged for unit in made)} nodes converged"
+            f"sample: {made.samples:,} samples of {made.nodes} nodes in {duration(report.seconds)}, "
+            f"{made.gradients:,} gradients, {made.converged} nodes converged"
         )
-        if quiet := sum(unit.quiet for unit in made):
-            display.say(f"sample: {quiet} of these nodes are constant or dead; they are marked, and not sampled")
+        if made.quiet:
+            display.say(f"sample: {made.quiet} of these nodes are constant or dead; they are marked, and not sampled")
+        display.say(totals_table(report.layers))
     display.say(f"run: {sampled.run.location.text}")
 
 

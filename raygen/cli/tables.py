@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from raygen.networks import Layer
+from raygen.sampling import Totals
 
 if TYPE_CHECKING:
     from raygen.cluster.tune import Evaluation
@@ -82,5 +83,25 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> str:
                 f"{found.tilt:.3g}",
             )
             for found in evaluations
+        ],
+    )
+
+
+def totals_table(layers: Mapping[str, Totals]) -> str:
+    """Return what was made in each layer."""
+    header = ("layer", "units", "nodes", "converged", "samples", "gradients", "acceptance")
+    return table(
+        header,
+        [
+            (
+                name,
+                f"{made.units:,}",
+                f"{made.nodes:,}",
+                f"{made.converged:,}",
+                f"{made.samples:,}",
+                f"{made.gradients:,}",
+                "-" if made.acceptance is None else f"{made.acceptance:.2f}",
+            )
+            for name, made in layers.items()
         ],
     )

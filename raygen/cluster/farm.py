@@ -2,194 +2,184 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import ray
-import torch
-from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError, TaskCancelledError
 
-from raygen.cluster.scheduler import Action, ActorLost, ActorReady, Assign, Event, Scheduler, StartActor, UnitDone
-from raygen.cluster.scheduler import UnitFailed as _UnitFailed
-from raygen.cluster.session import capacity
-from raygen.errors import RaygenError, SettingsError
-from raygen.networks import Network
-from raygen.sampling import (
-    FarmReport,
-    Profile,
-    SamplingSettings,
-    Source,
-    UnitProgress,
-    UnitReport,
-    UnitSampler,
-    keep_freed_memory,
-    sample_unit,
+from raygen.cluster.actor import ActorKind, Progress
+from raygen.cluster.backlog import DONE, WAITING, Backlog
+from raygen.cluster.calls import Call, Calls
+from raygen.cluster.events import (
+    Action,
+    ActorDraining,
+    ActorLost,
+    ActorReady,
+    Assign,
+    Event,
+    StartActor,
+    StopActor,
+    Tick,
+    UnitDone,
+    UnitFailed,
+    UnitMoved,
 )
-from raygen.store import Run, Unit
+from raygen.cluster.machines import Machines, is_alive
+from raygen.cluster.metrics import FarmMetrics
+from raygen.cluster.pool import PoolSize
+from raygen.cluster.scheduler import Scheduler
+from raygen.sampling import FarmReport, Totals, UnitProgress, UnitReport
+from raygen.store import Unit
 
 _TICK = 0.5
 """Seconds between two looks at the actors' progress."""
 
+_ASKED = 200
+"""Actors that are asked for their progress at a time, at most; of more, each has its turn."""
 
-class SamplingActor:
-    """Samples one unit at a time, commits it, and returns a few numbers."""
+_AWAKE = 10.0
+"""Seconds that may pass between two steps; what is more, the driver was asleep, and no actor is to blame."""
 
-    def __init__(
-        self,
-        run: Run,
-        network: Network,
-        images: Source,
-        settings: SamplingSettings,
-        profile: Profile,
-        threads: int,
-        gpu: bool,
-    ) -> None:
-        keep_freed_memory()
-        self._run = run
-        self._threads = threads
-        self._sampler = UnitSampler(network, settings, images, torch.device("cuda" if gpu else "cpu"), profile)
-        self._progress = UnitProgress(0.0, math.nan)
-
-    def ready(self) -> None:
-        """Return once the actor can take work."""
-
-    def sample(self, unit: Unit) -> UnitReport | str:
-        """Sample and commit a unit; return an error's line where trying again cannot help."""
-        torch.set_num_threads(self._threads)
-        self._progress = UnitProgress(0.0, math.nan)
-        try:
-            return sample_unit(self._run, self._sampler, unit, self._note)
-        except RaygenError as error:
-            return str(error)
-
-    def progress(self) -> UnitProgress:
-        """Return how far the unit in hand is; answered while it runs."""
-        return self._progress
-
-    def _note(self, progress: UnitProgress) -> None:
-        self._progress = progress
+_NAMED = 100
+"""Units set aside that are named, at most."""
 
 
-@dataclass(frozen=True)
-class _Call:
-    """What a pending reference stands for."""
-
-    actor: int
-    unit: str | None = None  # None: the actor's start
-    progress: bool = False
+@dataclass(slots=True)
+class _Actor:
+    handle: Any
+    machine: str = ""  # "" until it is up
+    progress: UnitProgress | None = None
 
 
 class Farm:
-    """Runs the units that a run still lacks on a pool of actors.
+    """Runs the units that a plan still lacks on a pool of actors.
+
+    Actors that wait for a machine are what the autoscaler sees: it brings machines for them, and takes those away that
+    are left without. (A request by ``ray.autoscaler.sdk.request_resources`` would hold for the whole cluster, overwrite
+    that of another job, and outlive this one.)
 
     Args:
-        run: on storage that every machine reaches.
-        network: sent to each machine once.
-        images: what the reference is fitted to, or a saved reference; sent likewise.
-        settings: what decides the samples.
-        profile: by layer, settings that go before the others.
-        actors: how many.
-        threads: CPU threads of each.
-        gpus: share of a GPU of each; 0 samples on the CPU.
+        plan: the units.
+        done: 1 for each that is done, else 0.
+        kind: what the actors are.
+        size: how many.
+        deadline: seconds without progress after which an actor is taken for hung.
+        name: of the run, for the metrics.
     """
 
     def __init__(
-        self,
-        run: Run,
-        network: Network,
-        images: Source,
-        settings: SamplingSettings,
-        *,
-        profile: Profile,
-        actors: int,
-        threads: int,
-        gpus: float,
+        self, plan: Sequence[Unit], done: bytearray, kind: ActorKind, *, size: PoolSize, deadline: float, name: str = ""
     ) -> None:
-        done = run.done()
-        self._all = run.units()
-        self._units = {unit.name: unit for unit in self._all if unit.name not in done}
-        self._scheduler = Scheduler(self._units, actors=actors)
-        remote: Any = ray.remote  # its stubs do not know classes with options
-        self._factory = remote(num_cpus=threads, num_gpus=gpus, max_restarts=0, concurrency_groups={"progress": 1})(
-            SamplingActor
-        )
-        self._arguments = (run, ray.put(network), ray.put(images), settings, profile, threads, gpus > 0)
-        self._handles: dict[int, Any] = {}
-        self._calls: dict[Any, _Call] = {}
-        self._progress: dict[int, UnitProgress] = {}
-        self._reports: list[UnitReport] = []
+        self._plan = plan
+        self._before = done.count(1)
+        backlog = Backlog(bytearray(DONE if flag else WAITING for flag in done))
+        self._scheduler = Scheduler(backlog, minimum=size.minimum, maximum=size.maximum, deadline=deadline)
+        self._factory, self._arguments = kind.factory(), kind.arguments
+        self._actors: dict[int, _Actor] = {}
+        self._turns: dict[int, None] = {}  # the actors, in the order in which they are asked
+        self._calls = Calls()
+        self._machines = Machines()
+        self._metrics = FarmMetrics(name)
+        self._layers: dict[str, Totals] = {}
+        self._now, self._seen = 0.0, time.monotonic()
 
     def run(self, on_progress: Callable[[FarmReport], None]) -> FarmReport:
-        """Work until every unit is done or set aside; return the final report."""
-        start = time.monotonic()
-        self._act(self._scheduler.begin())
-        last = 0.0
-        while not self._scheduler.finished:
-            ready, _ = ray.wait(list(self._calls), num_returns=1, timeout=_TICK)
-            for reference in ready:
-                self._settle(reference)
-            if time.monotonic() - last >= _TICK:
-                last = time.monotonic()
-                self._ask_progress()
-                on_progress(self._report(last - start))
-        for handle in self._handles.values():
-            ray.kill(handle)
-        return self._report(time.monotonic() - start)
-
-    def _settle(self, reference: Any) -> None:
-        call = self._calls.pop(reference)
+        """Work until every unit is done or set aside; return the final report. However it ends, no actor is left."""
+        start = last = time.monotonic()
         try:
-            value = ray.get(reference)
-        except RayActorError as error:
-            self._lost(call.actor, error)
-        except RayTaskError as error:
-            if call.unit is not None:
-                self._handle(_UnitFailed(call.actor, call.unit, _line(error), hopeless=False))
-            elif not call.progress:
-                self._lost(call.actor, error)
-        else:
-            self._take(call, value)
+            self._act(self._scheduler.begin())
+            while not self._scheduler.finished:
+                for call, outcome in self._calls.sweep(_TICK):
+                    self._settle(call, outcome)
+                if time.monotonic() - last >= _TICK:
+                    last = time.monotonic()
+                    self._tick()
+                    self._tell(on_progress, last - start)
+        finally:
+            for actor in self._actors.values():
+                ray.kill(actor.handle)
+        report = self._report(time.monotonic() - start)
+        self._metrics.tell(report, 0)
+        return report
 
-    def _take(self, call: _Call, value: Any) -> None:
-        if call.progress:
-            self._progress[call.actor] = value
-        elif call.unit is None:
-            self._handle(ActorReady(call.actor))
-        elif isinstance(value, str):
-            self._handle(_UnitFailed(call.actor, call.unit, value, hopeless=True))
-        else:
-            self._reports.append(value)
-            self._progress.pop(call.actor, None)  # it is of the unit that is now done
-            self._handle(UnitDone(call.actor, call.unit))
+    def _clock(self) -> float:
+        now = time.monotonic()
+        self._now += min(now - self._seen, _AWAKE)
+        self._seen = now
+        return self._now
 
-    def _lost(self, actor: int, error: Exception) -> None:
-        if (handle := self._handles.pop(actor, None)) is None:
+    def _tick(self) -> None:
+        if self._machines.look():
+            for number in [number for number, actor in self._actors.items() if self._drains(actor)]:
+                self._handle(ActorDraining(number, self._clock()))
+        self._handle(Tick(self._clock()))
+        for number in list(islice(self._turns, _ASKED)):
+            self._turns[number] = self._turns.pop(number)  # to the end
+            if self._actors[number].machine and not self._calls.waits_for(call := Call(number, "progress")):
+                self._calls.add(call, _progress(self._actors[number].handle))
+
+    def _drains(self, actor: _Actor) -> bool:
+        return actor.machine in self._machines.draining
+
+    # Outcomes
+
+    def _settle(self, call: Call, outcome: Any) -> None:
+        if isinstance(outcome, TaskCancelledError) or call.actor not in self._actors:
             return
-        finished = self._take_finished(actor)
-        self._progress.pop(actor, None)
-        self._calls = {reference: call for reference, call in self._calls.items() if call.actor != actor}
-        blameless = isinstance(error, ActorUnavailableError) or bool(getattr(error, "preempted", False))
-        if isinstance(error, ActorUnavailableError | RayTaskError):
-            ray.kill(handle)  # it may still be alive, and must not go on with what others now have in hand
-        self._handle(ActorLost(actor, _line(error), blameless, finished))
+        if isinstance(outcome, RayTaskError) and call.kind != "ready":
+            if call.kind == "sample":
+                self._handle(UnitFailed(call.actor, call.unit, _line(outcome), False, self._clock()))
+        elif isinstance(outcome, RayError):
+            self._lost(call.actor, outcome)
+        elif call.kind == "ready":
+            self._actors[call.actor].machine = outcome
+            self._handle(ActorReady(call.actor, self._clock()))
+            if call.actor in self._actors and self._drains(self._actors[call.actor]):
+                self._handle(ActorDraining(call.actor, self._clock()))
+        elif call.kind == "progress":
+            self._take_progress(call.actor, outcome)
+        else:
+            self._take_result(call, outcome)
 
-    def _take_finished(self, actor: int) -> tuple[str, ...]:
-        """Return the units that an actor finished before it was lost: none is to be blamed, or made again."""
-        mine = {reference: call.unit for reference, call in self._calls.items() if call.actor == actor and call.unit}
-        ready, _ = ray.wait(list(mine), num_returns=len(mine), timeout=0) if mine else ([], [])
-        reports = []
-        for reference in ready:
-            try:
-                value = ray.get(reference)
-            except (RayActorError, RayTaskError):
-                continue
-            if isinstance(value, UnitReport):
-                reports.append(value)
-        self._reports += reports
-        return tuple(report.unit for report in reports)
+    def _take_progress(self, actor: int, progress: Progress) -> None:
+        unit, self._actors[actor].progress = progress
+        self._handle(UnitMoved(actor, unit, progress[1].fraction, self._clock()))
+
+    def _take_result(self, call: Call, result: UnitReport | str) -> None:
+        if isinstance(result, str):
+            self._handle(UnitFailed(call.actor, call.unit, result, True, self._clock()))
+            return
+        self._actors[call.actor].progress = None  # it is of the unit that is now done
+        self._count(call.unit, result)
+        self._handle(UnitDone(call.actor, call.unit, self._clock()))
+
+    def _count(self, unit: int, report: UnitReport) -> None:
+        # Of two actors that did it, the first counts.
+        if self._scheduler.backlog.state(unit) != DONE:
+            self._layers[report.layer] = self._layers.get(report.layer, Totals()) + Totals.of(report)
+
+    def _lost(self, number: int, error: RayError) -> None:
+        actor = self._actors[number]
+        finished = []
+        # None of what it had finished before is to be blamed, or made again.
+        for call, outcome in self._calls.drop(number):
+            if call.kind == "sample" and isinstance(outcome, UnitReport):
+                self._count(call.unit, outcome)
+                finished.append(call.unit)
+        blameless = (
+            isinstance(error, ActorUnavailableError)
+            or bool(getattr(error, "preempted", False))
+            or (actor.machine != "" and not is_alive(actor.machine))
+        )
+        # It may still be alive, and must not go on with what others now have in hand.
+        self._forget(number)
+        self._handle(ActorLost(number, _line(error), blameless, self._clock(), tuple(finished)))
+
+    # Actions
 
     def _handle(self, event: Event) -> None:
         self._act(self._scheduler.handle(event))
@@ -197,47 +187,47 @@ class Farm:
     def _act(self, actions: list[Action]) -> None:
         for action in actions:
             if isinstance(action, StartActor):
-                handle: Any = self._factory.remote(*self._arguments)
-                self._handles[action.actor] = handle
-                self._calls[handle.ready.remote()] = _Call(action.actor)
+                handle = self._factory.remote(*self._arguments)
+                self._actors[action.actor] = _Actor(handle)
+                self._turns[action.actor] = None
+                self._calls.add(Call(action.actor, "ready"), handle.ready.remote())
             elif isinstance(action, Assign):
-                reference = self._handles[action.actor].sample.remote(self._units[action.unit])
-                self._calls[reference] = _Call(action.actor, action.unit)
+                reference = self._actors[action.actor].handle.sample.remote(action.unit, self._plan[action.unit])
+                self._calls.add(Call(action.actor, "sample", action.unit), reference)
+            elif isinstance(action, StopActor):
+                self._calls.drop(action.actor)
+                self._forget(action.actor)
             else:
-                ray.kill(self._handles.pop(action.actor))
-                self._progress.pop(action.actor, None)
-                self._calls = {ref: call for ref, call in self._calls.items() if call.actor != action.actor}
+                self._calls.cancel(Call(action.actor, "sample", action.unit))
 
-    def _ask_progress(self) -> None:
-        asked = {call.actor for call in self._calls.values() if call.progress}
-        busy = {call.actor for call in self._calls.values() if call.unit is not None}
-        for actor in busy - asked:
-            method = self._handles[actor].progress.options(concurrency_group="progress")
-            self._calls[method.remote()] = _Call(actor, progress=True)
+    def _forget(self, number: int) -> None:
+        del self._turns[number]
+        ray.kill(self._actors.pop(number).handle)
+
+    # Reports
+
+    def _tell(self, on_progress: Callable[[FarmReport], None], seconds: float) -> None:
+        report = self._report(seconds)
+        self._metrics.tell(report, self._scheduler.backlog.in_hand)
+        on_progress(report)
 
     def _report(self, seconds: float) -> FarmReport:
+        backlog = self._scheduler.backlog
         return FarmReport(
-            units=len(self._all),
-            before=len(self._all) - len(self._units),
-            reports=tuple(self._reports),
-            running=tuple(self._progress[number] for number in self._handles if number in self._progress),
-            actors=len(self._handles),
-            set_aside=dict(self._scheduler.set_aside),
+            units=len(self._plan),
+            before=self._before,
+            layers=dict(self._layers),
+            running=tuple(actor.progress for actor in self._actors.values() if actor.progress is not None),
+            actors=len(self._actors),
+            set_aside={self._plan[unit].name: reason for unit, reason in backlog.reasons(_NAMED).items()},
             seconds=seconds,
+            lost=backlog.set_aside,
+            pending=self._scheduler.staff.pending,
         )
 
 
-def farm_actors(asked: int | None, *, threads: int, gpus: float) -> int:
-    """Return how many actors to keep: those asked for, or as many as fit on the cluster as it is.
-
-    Raises:
-        SettingsError: if not even one fits.
-    """
-    room = capacity(cpus=threads, gpus=gpus)
-    if room < 1:
-        raise SettingsError(f"an actor of {threads} CPUs and {gpus:g} GPUs does not fit on the cluster", where="actors",
-                            right="ask for fewer threads or GPUs, or for a larger cluster")  # fmt: skip
-    return min(asked, room) if asked else room
+def _progress(handle: Any) -> Any:
+    return handle.progress.options(concurrency_group="progress").remote()
 
 
 def _line(error: Exception) -> str:

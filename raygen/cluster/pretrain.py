@@ -1,181 +1,227 @@
-"""Generative pretraining, then refining, on Ray Train: one plain training loop on every worker."""
+"""Generative pretraining, then refining, on Ray Train: one plain training loop on every worker.
+
+The states in the run's folder are the truth. Ray Train's own bookkeeping goes to a folder of this start alone, which is
+thrown away: there is nothing of it to be torn, and nothing that a later start could fall back on. For the same reason
+failures are counted here, where it can be seen whether a try has brought an epoch.
+"""
 
 from __future__ import annotations
 
-import copy
+import logging
+import os
+import tempfile
 import threading
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-import ray.train
-import torch
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 
+# What ray.train exports is typed as its first version.
+from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+from raygen.cluster.notes import Notes
 from raygen.cluster.session import capacity
-from raygen.data import DataSettings, load_data
-from raygen.errors import InputError, RaygenError, SettingsError
-from raygen.networks import NetworkSettings, load_network
-from raygen.training import EpochReport, State, TrainingFolder, TrainingResult, TrainingSettings, train
+from raygen.cluster.training_worker import work
+from raygen.cluster.watch import Watch
+from raygen.errors import InputError, RaygenError, SettingsError, StoreError
+from raygen.training import EpochReport, TrainingTask
+
+log = logging.getLogger(__name__)
+
+_TRIES = 4
+"""Tries in a row, without an epoch done, after which training is given up."""
 
 _LOOK = 0.5
-"""Seconds between two looks at the metrics on storage."""
+"""Seconds between two looks at the run's folder."""
+
+_PATIENCE = 15.0
+"""Seconds that workers have to end when their driver is stopped."""
+
+RESIZE_SECONDS = 60.0
+"""Seconds between two looks whether more workers fit; growing costs the epoch that was begun."""
 
 
 @dataclass(frozen=True)
-class TrainingTask:
-    """What every worker is told.
+class Workers:
+    """How many workers train: from ``minimum`` on, and up to ``maximum`` as the cluster grows.
 
     Attributes:
-        folder: where the states and the trained network go.
-        network: which architecture; its weights, where given, are where training starts.
-        data: which images.
-        settings: the recipe.
-        seed: of the weights and of the order of the images.
-        threads: CPU threads of a worker.
-        gpu: whether a worker has a GPU.
+        minimum: training waits until so many run.
+        maximum: the same number where it is not to change.
     """
 
-    folder: TrainingFolder
-    network: NetworkSettings
-    data: DataSettings
-    settings: TrainingSettings
-    seed: int
-    threads: int
-    gpu: bool
+    minimum: int
+    maximum: int
 
 
-def pretrain(task: TrainingTask, *, workers: int, on_epoch: Callable[[EpochReport], None]) -> None:
-    """Train on ``workers`` workers of the connected cluster and leave the trained network in the task's folder.
+def pretrain(
+    task: TrainingTask,
+    *,
+    workers: Workers,
+    on_epoch: Callable[[EpochReport], None],
+    resize_seconds: float = RESIZE_SECONDS,
+) -> None:
+    """Train on workers of the connected cluster and leave the trained network in the task's folder.
 
-    A folder with states in it is gone on with; a finished one is left alone.
+    A folder with states in it is gone on with, with any number of workers; a finished one is left alone. When a worker
+    dies, all begin again after the newest state; when its machine is about to go, after the epoch that it is in.
 
     Args:
         task: what to train.
-        workers: how many; each is one process.
-        on_epoch: called here with each epoch's report.
+        workers: how many; each is one process. See ``training_workers``.
+        on_epoch: called here, in this thread, with each epoch's report.
+        resize_seconds: between two looks whether more workers fit.
 
     Raises:
-        SettingsError: if the cluster is smaller than asked for.
-        RaygenError: if training fails for good.
+        InputError: as loading, data and training do.
+        RaygenError: if the workers died too often without an epoch between.
     """
-    if task.folder.finished:
+    folder = task.folder
+    if folder.finished:
         return
-    _check_capacity(task, workers)
-    trainer = TorchTrainer(
-        _work,
-        train_loop_config={"task": task},
+    # The workers stay where relative paths mean what they mean to the user.
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    watch = Watch(folder, on_epoch, lambda: _waiting(task, workers))
+    failures = 0
+    while not folder.finished:
+        before = folder.epochs
+        error = _try(task, workers, resize_seconds, watch)
+        # No error and no network: the workers have left a machine that is about to go.
+        left = error is None and folder.epochs > before
+        if folder.finished or left or _is_wait(error):
+            continue
+        cause = _cause(error)
+        if isinstance(cause, InputError) and not isinstance(cause, StoreError):
+            raise cause from error
+        failures = 1 if folder.epochs > before else failures + 1
+        if failures == _TRIES:
+            raise _final(cause) from error
+        log.warning("pretrain: goes on after epoch %d; what happened: %s", folder.epochs, _line(cause))
+
+
+def training_workers(task: TrainingTask, minimum: int | None, maximum: int | None) -> Workers:
+    """Return how many workers to train with on the cluster as it is, and how many where it may grow.
+
+    Args:
+        task: what they train.
+        minimum: asked for; None for as many as fit, but at most two.
+        maximum: up to so many as the cluster grows; None for as many as there are at the start.
+
+    Raises:
+        SettingsError: if the minimum does not fit on the cluster as it is, or is over the maximum.
+    """
+    gpus = 1 if task.gpu else 0
+    room = capacity(cpus=task.threads, gpus=gpus)
+    fewest = max(1, min(2, room, maximum or 2)) if minimum is None else minimum
+    if maximum is not None and fewest > maximum:
+        raise SettingsError(f"{maximum} is under the {fewest} of workers", where="max_workers",
+                            right="give as many at least, or leave workers out")  # fmt: skip
+    if gpus and capacity(cpus=0, gpus=1) < 1:
+        raise SettingsError("no machine of the cluster has a GPU", where="gpus",
+                            right="give --gpus 0 to train on CPUs, or join a cluster that has GPUs")  # fmt: skip
+    if fewest > room:
+        raise SettingsError(f"workers = {fewest}, but the cluster has room for {room} of {_needs(task)}",
+                            where="pretrain",
+                            right="ask for fewer workers or threads, or for a larger cluster")  # fmt: skip
+    return Workers(fewest, fewest if maximum is None else maximum)
+
+
+def _try(task: TrainingTask, workers: Workers, resize_seconds: float, watch: Watch) -> BaseException | None:
+    """Train until the network is there, or something ends the workers; return what did."""
+    outcome: list[BaseException] = []
+    notes = Notes()
+    with _bookkeeping() as place:
+        trainer = _trainer(task, workers, resize_seconds, place, notes)
+
+        def fit() -> None:
+            try:
+                trainer.fit()
+            except BaseException as error:  # judged by the caller
+                outcome.append(error)
+
+        # In the main thread Ray would take Ctrl-C over, and keep it.
+        thread = threading.Thread(target=fit, daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(_LOOK)
+                notes.tell()
+                watch.look()
+        finally:
+            notes.close()
+            thread.join(_PATIENCE)
+    return outcome[0] if outcome else None
+
+
+def _trainer(task: TrainingTask, workers: Workers, resize_seconds: float, place: str, notes: Notes) -> TorchTrainer:
+    fixed = workers.minimum == workers.maximum
+    return TorchTrainer(
+        work,
+        train_loop_config={"task": task, "inbox": notes.inbox},
         torch_config=TorchConfig(backend="nccl" if task.gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers,
+        scaling_config=ScalingConfig(
+            num_workers=workers.minimum if fixed else (workers.minimum, workers.maximum),
             use_gpu=task.gpu,
             resources_per_worker={"CPU": task.threads, **({"GPU": 1} if task.gpu else {})},
+            elastic_resize_monitor_interval_s=resize_seconds,
         ),
-        run_config=ray.train.RunConfig(
-            name="ray", storage_path=_storage(task.folder), failure_config=ray.train.FailureConfig(max_failures=3)
+        run_config=RunConfig(
+            name="training",
+            storage_path=place,
+            # Lost machines that Ray was told of are free; all else comes back to be counted here.
+            failure_config=FailureConfig(max_failures=0, max_preemption_failures=-1, controller_failure_limit=0),
         ),
     )
-    with _Watch(task.folder, on_epoch):
-        try:
-            trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            raise _cause(error) from error
 
 
-def train_workers(task: TrainingTask) -> int:
-    """Return how many workers are taken where none are asked for: as many as fit, but at most two."""
-    return max(1, min(2, capacity(cpus=task.threads, gpus=1 if task.gpu else 0)))
+@contextmanager
+def _bookkeeping() -> Iterator[str]:
+    """Give a folder of this machine, where Ray's controller runs too, for what Ray notes for itself."""
+    with tempfile.TemporaryDirectory(prefix="raygen-train-", ignore_cleanup_errors=True) as place:
+        yield place
 
 
-def _work(config: dict[str, Any]) -> None:
-    """Run on every worker."""
-    task: TrainingTask = config["task"]
-    torch.set_num_threads(task.threads)
-    first = ray.train.get_context().get_world_rank() == 0
-    start = task.network.model_copy(update={"weights": task.network.weights or "random"})
-    network = load_network(start, seed=task.seed)
-    train_set, test_set = load_data(task.data, network.input_shape)
-    module = copy.deepcopy(network.module).requires_grad_(True)
-
-    def on_epoch(report: EpochReport, make_state: Callable[[], State]) -> None:
-        if first:
-            task.folder.save_state(make_state())
-        ray.train.report(asdict(report))
-
-    result = train(
-        module, train_set, test_set,
-        mean=network.mean, std=network.std, settings=task.settings, seed=task.seed,
-        device=torch.device("cuda" if task.gpu else "cpu"),
-        resume=task.folder.newest_state(), on_epoch=on_epoch,
-    )  # fmt: skip
-    if first:
-        description = {
-            "network": task.network.network,
-            "arguments": task.network.arguments,
-            "input_shape": list(network.input_shape),
-            "mean": list(network.mean),
-            "std": list(network.std),
-            "class_names": list(train_set.class_names),
-            **_findings(result),
-        }
-        task.folder.finish(module, description)
+def _needs(task: TrainingTask) -> str:
+    return f"{task.threads} CPU{'s' if task.threads > 1 else ''}" + (" and a GPU" if task.gpu else "")
 
 
-def _findings(result: TrainingResult) -> dict[str, Any]:
-    # A class without training images has no calibration: JSON has no infinity for it.
-    biases = [bias if bias > float("-inf") else None for bias in result.biases]
-    return {"log_z": list(result.log_z), "biases": biases, "test": asdict(result.test)}
-
-
-def _storage(folder: TrainingFolder) -> str:
-    # Ray wants an absolute path or a URI.
-    location = folder.location
-    return location.text if "://" in location.text else location.root
-
-
-def _check_capacity(task: TrainingTask, workers: int) -> None:
+def _waiting(task: TrainingTask, workers: Workers) -> str | None:
+    """Return what training waits for, None if it has what it needs."""
     room = capacity(cpus=task.threads, gpus=1 if task.gpu else 0)
-    if workers > room:
-        each = f"{task.threads} CPU{'s' if task.threads > 1 else ''}" + (" and a GPU" if task.gpu else "")
-        raise SettingsError(f"workers = {workers}, but the cluster has room for {room} of {each}", where="pretrain",
-                            right="ask for fewer workers or threads, or for a larger cluster")  # fmt: skip
+    if room >= workers.minimum:
+        return None
+    return f"pretrain: waiting for machines: room for {room} of {workers.minimum} workers of {_needs(task)}"
 
 
-def _cause(error: BaseException) -> RaygenError:
-    """Return the worker's own complaint about its input, or a line that says what it died of."""
-    failures = getattr(error, "worker_failures", None) or {}
-    for failure in failures.values():
-        cause = getattr(failure, "cause", failure)
-        if isinstance(cause, InputError):
-            return cause
-    reason = " ".join(str(next(iter(failures.values()), error)).split())
-    return RaygenError(f"pretrain: the workers failed for good ({reason[-300:]})")
+def _is_wait(error: BaseException | None) -> bool:
+    """Whether a try ended because others hold the CPUs or GPUs that there are."""
+    cause = getattr(error, "controller_failure", None)
+    waited = type(cause).__name__ == "WorkerGroupStartupTimeoutError"  # Ray does not export it
+    if waited:
+        log.warning("pretrain: waiting for CPUs or GPUs that others hold")
+    return waited
 
 
-class _Watch:
-    """Passes on the epochs that appear on storage while the trainer blocks; those from before are not repeated."""
+def _cause(error: BaseException | None) -> BaseException:
+    """Return what a worker complained of, or what it died of; an input that is wrong before anything else."""
+    if error is None:
+        return RaygenError("pretrain: the workers ended without a network")
+    failures: dict[int, BaseException] = getattr(error, "worker_failures", None) or {}
+    wrong = [failure for failure in failures.values() if isinstance(failure, InputError)]
+    # One that dies takes the others with it, which then complain of the connection.
+    dead = [failure.health_check_failure for failure in failures.values() if hasattr(failure, "health_check_failure")]
+    other: BaseException = getattr(error, "controller_failure", error)
+    return next(iter([*wrong, *dead, *failures.values()]), other)
 
-    def __init__(self, folder: TrainingFolder, on_epoch: Callable[[EpochReport], None]) -> None:
-        self._folder = folder
-        self._on_epoch = on_epoch
-        self._seen = len(folder.history())
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, daemon=True)
 
-    def __enter__(self) -> None:
-        self._thread.start()
+def _final(cause: BaseException) -> RaygenError:
+    if isinstance(cause, RaygenError):
+        return cause
+    return RaygenError(f"pretrain: {_TRIES} times in a row the workers failed before an epoch was done: {_line(cause)}")
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._look()
 
-    def _loop(self) -> None:
-        while not self._stop.wait(_LOOK):
-            self._look()
-
-    def _look(self) -> None:
-        history = self._folder.history()
-        for report in history[self._seen :]:
-            self._on_epoch(report)
-        self._seen = max(self._seen, len(history))
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text[:300] if isinstance(error, RaygenError) else f"{type(error).__name__}: {text[:300]}"

@@ -1,204 +1,292 @@
-"""The farm's decisions as a state machine: events in, actions out. It knows neither Ray nor time."""
+"""The farm's decisions as a state machine: events in, actions out. It knows neither Ray nor the time."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import heapq
+import math
 
-
-@dataclass(frozen=True)
-class ActorReady:
-    """An actor has come up and can take work."""
-
-    actor: int
-
-
-@dataclass(frozen=True)
-class UnitDone:
-    """A unit's samples are committed."""
-
-    actor: int
-    unit: str
-
-
-@dataclass(frozen=True)
-class UnitFailed:
-    """An actor gave a unit back with an error and lives on.
-
-    Attributes:
-        actor: which.
-        unit: which.
-        reason: one line.
-        hopeless: the same would happen again, so it is not tried again.
-    """
-
-    actor: int
-    unit: str
-    reason: str
-    hopeless: bool
-
-
-@dataclass(frozen=True)
-class ActorLost:
-    """An actor is gone, with all that it had in hand.
-
-    Attributes:
-        actor: which.
-        reason: one line.
-        blameless: its machine was taken away; the unit that it was at is not to blame.
-        finished: units in its hand whose samples it had committed before.
-    """
-
-    actor: int
-    reason: str
-    blameless: bool
-    finished: tuple[str, ...] = ()
-
-
-Event = ActorReady | UnitDone | UnitFailed | ActorLost
-
-
-@dataclass(frozen=True)
-class StartActor:
-    """Start an actor under this number."""
-
-    actor: int
-
-
-@dataclass(frozen=True)
-class StopActor:
-    """There is nothing left for this actor to do."""
-
-    actor: int
-
-
-@dataclass(frozen=True)
-class Assign:
-    """Hand a unit to an actor."""
-
-    actor: int
-    unit: str
-
+from raygen.cluster.alarms import Alarms
+from raygen.cluster.backlog import DONE, Backlog
+from raygen.cluster.events import (
+    Action,
+    ActorDraining,
+    ActorLost,
+    ActorReady,
+    Assign,
+    Event,
+    StartActor,
+    StopActor,
+    TakeBack,
+    Tick,
+    UnitDone,
+    UnitFailed,
+    UnitMoved,
+)
+from raygen.cluster.staff import Member, Staff
 
 _PLENTY = 4
-"""Units in the queue for each actor from which on actors get a second one in hand."""
+"""Units that wait for each actor from which on actors get a second one in hand."""
 
-Action = StartActor | StopActor | Assign
-
-
-@dataclass
-class _Actor:
-    ready: bool = False
-    in_hand: list[str] = field(default_factory=list)  # the first is the one that it is at
+_WORTH = 1.0
+"""Seconds that a unit must be expected to take from now, at least, to be run a second time."""
 
 
 class Scheduler:
     """Hands every unit to an actor until it is done or set aside.
 
+    An event costs O(log n) in the number of actors; only a tick with idle actors looks at all of them.
+
     Args:
-        units: names of the units to do, in order.
-        actors: how many actors to keep while there is work for them.
+        backlog: the units, those done before among them.
+        minimum: actors to start with.
+        maximum: actors to grow to.
         in_flight: units that an actor has in hand; 2 hides the time between two calls.
         attempts: deaths and failures of a unit after which it is set aside.
+        deadline: seconds without progress after which an actor is taken for hung.
+        idle: seconds after which an actor with nothing to do is stopped.
     """
 
-    def __init__(self, units: Iterable[str], *, actors: int, in_flight: int = 2, attempts: int = 3) -> None:
-        self._queue = deque(units)
-        self._wanted = actors
-        self._in_flight = in_flight
-        self._attempts = attempts
-        self._actors: dict[int, _Actor] = {}
-        self._failures: dict[str, int] = {}
-        self._born = 0
-        self._stillborn = 0
-        self.done: set[str] = set()
-        self.set_aside: dict[str, str] = {}
+    def __init__(
+        self,
+        backlog: Backlog,
+        *,
+        minimum: int,
+        maximum: int,
+        in_flight: int = 2,
+        attempts: int = 3,
+        deadline: float = math.inf,
+        idle: float = 10.0,
+    ) -> None:
+        self.backlog = backlog
+        self.staff = Staff(minimum, maximum)
+        self._in_flight, self._attempts = in_flight, attempts
+        self._deadline, self._idle = deadline, idle
+        self._failures: dict[int, int] = {}
+        self._holders: dict[int, list[int]] = {}  # of each unit in hand
+        self._alarms = Alarms()
+        self._now = 0.0
+        self._finished, self._worked = 0, 0.0  # units whose time is known, and the sum of these times
+        self._actions: list[Action] = []
 
     @property
     def finished(self) -> bool:
-        """Whether no unit waits and none is in hand."""
-        return not self._queue and not any(actor.in_hand for actor in self._actors.values())
+        """Whether every unit is done or set aside; actors may still be there."""
+        return not self.backlog.left
 
     def begin(self) -> list[Action]:
         """Return the first actions."""
-        return self._restaff()
+        return self._settle()
 
     def handle(self, event: Event) -> list[Action]:
-        """Take in what happened and return what is to be done; events of actors already lost are ignored."""
-        actor = self._actors.get(event.actor)
-        if actor is None:
-            return []
-        if isinstance(event, ActorLost):
-            self._lose(event, actor)
-            return self._restaff()
+        """Take in what happened and return what is to be done, in this order.
+
+        Events of actors that are gone change nothing, but for a unit that is committed: it is done, whoever did it.
+        """
+        self._now = max(self._now, event.now)
+        if isinstance(event, UnitDone):
+            self._done(event.actor, event.unit)
+        elif isinstance(event, Tick):
+            self._tick()
+        elif event.actor in self.staff.members:
+            self._handle_of_actor(event)
+        elif isinstance(event, ActorLost):
+            for unit in event.finished:
+                self._done(event.actor, unit)
+        return self._settle()
+
+    def _handle_of_actor(self, event: ActorReady | UnitFailed | UnitMoved | ActorLost | ActorDraining) -> None:
         if isinstance(event, ActorReady):
-            actor.ready = True
-            self._stillborn = 0
-        elif event.unit in actor.in_hand:
-            actor.in_hand.remove(event.unit)
-            if isinstance(event, UnitDone):
-                self.done.add(event.unit)
-            else:
-                self._fail(event.unit, event.reason, hopeless=event.hopeless)
-        # A unit that came back may need hands that were let go.
-        return self._feed(event.actor) + self._restaff()
+            if not self.staff.members[event.actor].ready:
+                self.staff.come_up(event.actor)
+                self._feed(event.actor)
+        elif isinstance(event, UnitFailed):
+            if event.unit in self.staff.members[event.actor].hand:
+                self._release(event.actor, event.unit)
+                self._blame(event.unit, event.reason, hopeless=event.hopeless)
+                self._feed(event.actor)
+        elif isinstance(event, UnitMoved):
+            self._move(event)
+        elif isinstance(event, ActorDraining):
+            self._drain(event.actor)
+        else:
+            self._lose(event)
 
-    def _lose(self, event: ActorLost, actor: _Actor) -> None:
-        del self._actors[event.actor]
-        for unit in event.finished:
-            actor.in_hand.remove(unit)
-            self.done.add(unit)
-        if actor.ready:
-            self._stillborn = 0
-        elif not event.blameless:
-            self._stillborn += 1
-        for unit in reversed(actor.in_hand[1:]):
-            self._queue.appendleft(unit)
-        if actor.in_hand:
-            at = actor.in_hand[0]
-            if event.blameless:
-                self._queue.appendleft(at)
-            else:
-                self._fail(at, event.reason, hopeless=False)
-        if self._stillborn >= self._attempts and not self._actors:
-            # Nothing runs: the units are not to blame, but no actor comes up to take them.
-            while self._queue:
-                self.set_aside[self._queue.popleft()] = f"no actor starts ({event.reason})"
+    # What happens to units
 
-    def _fail(self, unit: str, reason: str, *, hopeless: bool) -> None:
-        self._failures[unit] = self._failures.get(unit, 0) + 1
-        if hopeless or self._failures[unit] >= self._attempts:
-            self.set_aside[unit] = reason
+    def _done(self, actor: int, unit: int) -> None:
+        member = self.staff.members.get(actor)
+        if member is not None and member.hand[:1] == [unit]:
+            self._finished += 1
+            self._worked += self._now - member.since
+        self.backlog.finish(unit)
+        if member is not None and unit in member.hand:
+            self._release(actor, unit)
+        self._call_off(unit)
+        if member is not None:
+            self._feed(actor)
+
+    def _call_off(self, unit: int) -> None:
+        """Take a unit that is done or set aside out of all hands."""
+        for actor in tuple(self._holders.get(unit, ())):
+            at_it = self.staff.members[actor].hand[0] == unit
+            self._release(actor, unit)
+            if at_it:
+                # It would go on for as long as the other needed; whoever has another unit can start afresh.
+                self._leave(actor)
+                self._actions.append(StopActor(actor))
+            else:
+                self._actions.append(TakeBack(actor, unit))
+
+    def _release(self, actor: int, unit: int) -> None:
+        member, holders = self.staff.members[actor], self._holders[unit]
+        at_it = member.hand[0] == unit
+        member.hand.remove(unit)
+        holders.remove(actor)
+        if not holders:
+            del self._holders[unit]
+        if at_it:
+            self._begin(actor, member)
+
+    def _put_back(self, unit: int, *, last: bool = False) -> None:
+        """Let a unit wait again, unless it is done or another actor has it."""
+        if unit not in self._holders and self.backlog.state(unit) != DONE:
+            self.backlog.put_back(unit, last=last)
+
+    def _blame(self, unit: int, reason: str, *, hopeless: bool = False) -> None:
+        failures = self._failures[unit] = self._failures.get(unit, 0) + 1
+        if hopeless or (failures >= self._attempts and unit not in self._holders):
+            self.backlog.give_up(unit, reason)
+            self._call_off(unit)
         else:
             # To the end: what kills its process must not keep the others waiting.
-            self._queue.append(unit)
+            self._put_back(unit, last=True)
 
-    def _feed(self, number: int) -> list[Action]:
-        actor = self._actors[number]
-        actions: list[Action] = []
-        while actor.ready and self._queue and len(actor.in_hand) < self._in_flight:
-            # A second unit in hand saves the time between two calls; near the end it is one that another could have.
-            if actor.in_hand and len(self._queue) < _PLENTY * self._wanted:
+    def _move(self, event: UnitMoved) -> None:
+        member = self.staff.members[event.actor]
+        if member.hand[:1] == [event.unit] and event.fraction > member.fraction:
+            member.fraction, member.told = event.fraction, self._now
+            self._alarms.set(event.actor, self._now + self._deadline)
+
+    # What happens to actors
+
+    def _lose(self, event: ActorLost) -> None:
+        for unit in event.finished:
+            self.backlog.finish(unit)
+            if unit in self.staff.members[event.actor].hand:
+                self._release(event.actor, unit)
+            self._call_off(unit)
+        member = self.staff.members[event.actor]
+        blameless = event.blameless or member.draining
+        if not member.ready and not blameless:
+            self.staff.fail_to_start(self._now)
+        self._leave(event.actor, None if blameless else event.reason)
+        if self.staff.stillborn >= self._attempts and not self.staff.members:
+            # Nothing runs: the units are not to blame, but no actor comes up to take them.
+            self.backlog.give_up_all(f"no actor starts ({event.reason})")
+
+    def _leave(self, actor: int, reason: str | None = None) -> None:
+        """Forget an actor; its units wait again, and the one that it was at is blamed if there is a reason."""
+        member = self.staff.leave(actor)
+        self._alarms.drop(actor)
+        for unit in member.hand:
+            self._holders[unit].remove(actor)
+            if not self._holders[unit]:
+                del self._holders[unit]
+        for unit in reversed(member.hand[1:]):
+            self._put_back(unit)
+        for unit in member.hand[:1]:
+            if reason is None:
+                self._put_back(unit)
+            else:
+                self._blame(unit, reason)
+
+    def _drain(self, actor: int) -> None:
+        member = self.staff.drain(actor)
+        for unit in member.hand[:0:-1]:
+            self._steal(actor, unit)
+        if member.ready and not member.hand:
+            self._leave(actor)
+            self._actions.append(StopActor(actor))
+
+    def _steal(self, actor: int, unit: int) -> None:
+        self._release(actor, unit)
+        self._actions.append(TakeBack(actor, unit))
+        self._put_back(unit)
+
+    def _tick(self) -> None:
+        for actor in self._alarms.due(self._now):
+            self._actions.append(StopActor(actor))
+            self._leave(actor, f"no progress for {self._deadline:g} s")
+        if self.staff.idle and not self.backlog.waiting:
+            self._help()
+        while self.staff.idle and not self.backlog.waiting:
+            actor, since = next(iter(self.staff.idle.items()))
+            if self._now - since < self._idle:
                 break
-            unit = self._queue.popleft()
-            actor.in_hand.append(unit)
-            actions.append(Assign(number, unit))
-        if actor.ready and not actor.in_hand and not self._queue:
-            del self._actors[number]
-            actions.append(StopActor(number))
-        return actions
+            self._leave(actor)
+            self._actions.append(StopActor(actor))
 
-    def _restaff(self) -> list[Action]:
-        actions: list[Action] = []
-        for number in [number for number, actor in self._actors.items() if actor.ready and not actor.in_hand]:
-            actions += self._feed(number)
-        idle = sum(not actor.in_hand for actor in self._actors.values())
-        # After so many that died before they were up, those that are left, or still starting, have to do.
-        room = self._wanted if self._stillborn < self._attempts else 0
-        while len(self._actors) < room and idle < len(self._queue):
-            self._actors[self._born] = _Actor()
-            actions.append(StartActor(self._born))
-            self._born += 1
-            idle += 1
+    def _help(self) -> None:
+        """Give idle actors what others have in their second hand, and a second run of what takes longest."""
+        slow = []
+        typical = self._worked / self._finished if self._finished else math.inf
+        for actor, member in self.staff.members.items():
+            for unit in member.hand[:0:-1]:
+                if self.backlog.waiting < len(self.staff.idle):
+                    self._steal(actor, unit)
+            if member.hand and len(self._holders[member.hand[0]]) == 1 and member.hand[0] not in self._failures:
+                left = member.remaining(typical, self._now)
+                if left > max(typical, _WORTH):
+                    slow.append((left, member.hand[0]))
+        free = len(self.staff.idle) - self.backlog.waiting
+        copies = [unit for _, unit in heapq.nlargest(free, slow)] if free > 0 else []
+        for unit, actor in zip(copies, tuple(self.staff.idle), strict=False):
+            self._assign(actor, unit)
+
+    # What follows from it
+
+    def _feed(self, actor: int) -> None:
+        """Hand an actor what it may have; note that it idles if there is nothing."""
+        if (member := self.staff.members.get(actor)) is None or not member.ready:
+            return
+        while not member.draining and self.backlog.waiting and len(member.hand) < self._in_flight:
+            # Near the end a second unit in hand is one that another could have.
+            if member.hand and self.backlog.waiting < _PLENTY * (self.staff.up + self.staff.pending):
+                break
+            self._assign(actor, self.backlog.take())
+        if not member.hand and member.draining:
+            self._leave(actor)
+            self._actions.append(StopActor(actor))
+        elif not member.hand:
+            self.staff.idle.setdefault(actor, self._now)
+
+    def _assign(self, actor: int, unit: int) -> None:
+        member = self.staff.members[actor]
+        self.staff.idle.pop(actor, None)
+        member.hand.append(unit)
+        self._holders.setdefault(unit, []).append(actor)
+        self._actions.append(Assign(actor, unit))
+        if len(member.hand) == 1:
+            self._begin(actor, member)
+
+    def _begin(self, actor: int, member: Member) -> None:
+        if member.hand:
+            member.begin(self._now)
+            self._alarms.set(actor, self._now + self._deadline)
+        else:
+            self._alarms.drop(actor)
+
+    def _settle(self) -> list[Action]:
+        staff, backlog = self.staff, self.backlog
+        while backlog.waiting and staff.idle:
+            self._feed(next(reversed(staff.idle)))
+        while staff.pending > backlog.waiting:
+            self._actions.append(StopActor(staff.stop_pending()))
+        while backlog.waiting > staff.pending and staff.may_start(self._now):
+            self._actions.append(StartActor(staff.start()))
+        if self.finished:
+            self._actions += [StopActor(actor) for actor in staff.members]
+            for actor in tuple(staff.members):
+                self._leave(actor)
+        actions, self._actions = self._actions, []
         return actions

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 from ray._private import ray_constants
@@ -43,14 +46,25 @@ def session(address: str | None = None) -> Iterator[None]:
     if where != "local":
         _check_answer(where)
     try:
-        ray.init(address=where, include_dashboard=False if where == "local" else None,
-                 logging_level=logging.ERROR, log_to_driver=False)  # fmt: skip
+        with _own_sigterm():
+            ray.init(address=where, include_dashboard=False if where == "local" else None,
+                     logging_level=logging.ERROR, log_to_driver=False)  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
         raise _failure(where, error) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what this process does at SIGTERM: Ray would end it its own way, in Python and below it."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    # In another thread Ray leaves it alone itself, and it could not be set.
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _host(address: str) -> str:
@@ -84,9 +98,10 @@ def _keep_to_loopback() -> None:
 
 
 def capacity(*, cpus: float, gpus: float) -> int:
-    """Return how many workers of so many CPUs and GPUs each the cluster holds at present."""
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    fits = [resources.get("CPU", 0) / cpus]
-    if gpus > 0:
-        fits.append(resources.get("GPU", 0) / gpus)
-    return int(min(fits))
+    """Return how many workers of so many CPUs and GPUs each the cluster's machines hold at present."""
+    asked = {name: number for name, number in (("CPU", cpus), ("GPU", gpus)) if number > 0}
+    machines: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    # A worker is on one machine: halves of two do not make one.
+    return sum(
+        int(min(machine["Resources"].get(name, 0) / number for name, number in asked.items())) for machine in machines
+    )

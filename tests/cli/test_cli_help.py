@@ -16,7 +16,9 @@ from raygen.config import (
     PretrainConfig,
     ReferenceConfig,
     SampleConfig,
+    StatusConfig,
     TuneConfig,
+    VerifyConfig,
 )
 from raygen.settings import Settings
 
@@ -30,6 +32,8 @@ CONFIGS = {
     "tune": TuneConfig,
     "sample": SampleConfig,
     "gallery": GalleryConfig,
+    "status": StatusConfig,
+    "verify": VerifyConfig,
 }
 TINY = ("--chains", "2", "--draws", "2", "--thin", "1", "--warm-up", "2", "--steps", "1")
 

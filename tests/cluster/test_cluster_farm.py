@@ -130,7 +130,7 @@ def test_an_actor_killed_in_the_middle_of_a_unit_costs_nothing_but_time(
     assert killer.killed is not None
     assert not sampled.report.set_aside
     expected = undisturbed(**longer)
-    assert sorted(report.unit for report in sampled.report.reports) == sorted(expected)
+    assert sampled.report.made.units == len(expected)
     assert tables(tmp_path / "run") == expected
 
 
@@ -173,7 +173,7 @@ def test_a_complete_run_is_left_alone_and_starts_no_ray(
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     sampled = stages.sample(config_of(lenet_file, place), ignore)
     assert sampled.report.before == sampled.report.units == 6
-    assert sampled.report.reports == ()
+    assert sampled.report.made.units == 0
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in place.rglob("*") if path.is_file()} == before
 
 
@@ -182,3 +182,24 @@ def test_threads_that_do_not_fit_are_refused_in_one_line(lenet_file: Path, tmp_p
     with pytest.raises(SettingsError, match=r"^actors: an actor of 64 CPUs and 0 GPUs does not fit .*fewer threads"):
         stages.sample(config_of(lenet_file, tmp_path / "run", threads=64), ignore)
     assert Run.open(str(tmp_path / "run")).done() == set()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_gpus_that_are_not_there_are_refused_with_what_to_give_instead() -> None:
+    from raygen.cluster import PoolSize, pool_size
+
+    with pytest.raises(SettingsError, match=r"^gpus: no machine .* has 0\.5 GPUs .*--gpus 0 .*--max-actors"):
+        pool_size(None, None, threads=1, gpus=0.5)
+    assert pool_size(None, 9, threads=1, gpus=0.5) == PoolSize(1, 9), "a cluster that grows may bring them"
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_pool_is_what_fits_and_grows_only_where_it_is_asked_to() -> None:
+    from raygen.cluster import PoolSize, pool_size
+
+    assert pool_size(None, None, threads=1, gpus=0) == PoolSize(2, 2)
+    assert pool_size(1, None, threads=1, gpus=0) == PoolSize(1, 1)
+    assert pool_size(None, 100, threads=1, gpus=0) == PoolSize(2, 100)
+    assert pool_size(5, 100, threads=1, gpus=0) == PoolSize(5, 100)
+    with pytest.raises(SettingsError, match=r"^max_actors: 4 is under the 5 of actors"):
+        pool_size(5, 4, threads=1, gpus=0)

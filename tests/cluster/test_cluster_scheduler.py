@@ -1,186 +1,129 @@
-"""The farm's decisions, without Ray: random orders of events, and a farm of hundreds in virtual time."""
+"""The farm's decisions, without Ray: orders of events that no one thought of, and those that someone did."""
 
-import heapq
-from collections import Counter
-
-import numpy as np
 import pytest
-from hypothesis import given, settings
+from farm_world import World
+from hypothesis import settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from raygen.cluster.scheduler import (
-    Action,
+from raygen.cluster.backlog import DONE, SET_ASIDE, Backlog
+from raygen.cluster.events import (
+    ActorDraining,
     ActorLost,
     ActorReady,
     Assign,
-    Event,
-    Scheduler,
     StartActor,
     StopActor,
+    TakeBack,
     UnitDone,
     UnitFailed,
+    UnitMoved,
 )
+from raygen.cluster.scheduler import Scheduler
 
 
-class World:
-    """The actors as a scheduler's actions make them; every promise of the scheduler is checked at every action."""
+class AnyOrder(RuleBasedStateMachine):
+    """Actors come, die at any time, hang, drain, and tell of things long after; in the end all is done or set aside."""
 
-    def __init__(self, units: list[str], *, actors: int, in_flight: int = 2, attempts: int = 3) -> None:
-        self.scheduler = Scheduler(units, actors=actors, in_flight=in_flight, attempts=attempts)
-        self.units, self.actors, self.in_flight, self.attempts = set(units), actors, in_flight, attempts
-        self.ready: dict[int, bool] = {}
-        self.hands: dict[int, list[str]] = {}
-        self.gone: list[int] = []
-        self.blamed: Counter[str] = Counter()
-        self.hopeless: set[str] = set()
-        self.ended: set[str] = set()
-        self.most_alive = 0
-        self.act(self.scheduler.begin())
+    world: World
 
-    def act(self, actions: list[Action]) -> list[Action]:
-        for action in actions:
-            if isinstance(action, StartActor):
-                assert action.actor not in self.ready
-                assert action.actor not in self.gone
-                self.ready[action.actor], self.hands[action.actor] = False, []
-            elif isinstance(action, Assign):
-                assert self.ready[action.actor]
-                assert not any(action.unit in hand for hand in self.hands.values())
-                assert action.unit not in self.ended
-                self.hands[action.actor].append(action.unit)
-                assert len(self.hands[action.actor]) <= self.in_flight
-            else:
-                assert not self.hands[action.actor]
-                self.leave(action.actor)
-            assert len(self.ready) <= self.actors
-        self.most_alive = max(self.most_alive, len(self.ready))
-        assert not self.scheduler.done & self.scheduler.set_aside.keys()
-        assert self.ended <= self.scheduler.done | self.scheduler.set_aside.keys()
-        self.ended |= self.scheduler.done | self.scheduler.set_aside.keys()
-        in_hand = {unit for hand in self.hands.values() for unit in hand}
-        assert not in_hand & self.ended
-        assert self.scheduler.finished == (self.ended == self.units)
-        return actions
+    @initialize(
+        units=st.integers(0, 14),
+        actors=st.integers(1, 4),
+        more=st.integers(0, 3),
+        in_flight=st.integers(1, 2),
+        attempts=st.integers(1, 3),
+    )
+    def begin(self, units: int, actors: int, more: int, in_flight: int, attempts: int) -> None:
+        self.world = World(units, actors=actors, maximum=actors + more, in_flight=in_flight, attempts=attempts)
 
-    def leave(self, actor: int) -> list[str]:
-        del self.ready[actor]
-        self.gone.append(actor)
-        return self.hands.pop(actor)
+    def pick(self, data: st.DataObject, actors: list[int]) -> int:
+        return data.draw(st.sampled_from(actors))
 
-    def tell(self, event: Event) -> list[Action]:
-        return self.act(self.scheduler.handle(event))
+    @precondition(lambda self: self.world.starting())
+    @rule(data=st.data())
+    def an_actor_comes_up(self, data: st.DataObject) -> None:
+        self.world.come_up(self.pick(data, self.world.starting()))
 
-    def come_up(self, actor: int) -> None:
-        self.ready[actor] = True
-        self.tell(ActorReady(actor))
+    @precondition(lambda self: self.world.busy())
+    @rule(data=st.data())
+    def a_unit_is_done(self, data: st.DataObject) -> None:
+        self.world.finish(self.pick(data, self.world.busy()))
 
-    def finish(self, actor: int) -> None:
-        unit = self.hands[actor].pop(0)
-        self.tell(UnitDone(actor, unit))
-        assert unit in self.scheduler.done
+    @precondition(lambda self: self.world.busy())
+    @rule(data=st.data(), hopeless=st.booleans())
+    def a_unit_fails(self, data: st.DataObject, hopeless: bool) -> None:
+        self.world.fail(self.pick(data, self.world.busy()), hopeless=hopeless)
 
-    def fail(self, actor: int, *, hopeless: bool) -> None:
-        unit = self.hands[actor].pop(0)
-        self.blamed[unit] += 1
-        if hopeless:
-            self.hopeless.add(unit)
-        self.tell(UnitFailed(actor, unit, "it fails", hopeless))
-        assert (unit in self.scheduler.set_aside) == (hopeless or self.blamed[unit] == self.attempts)
+    @precondition(lambda self: self.world.busy())
+    @rule(data=st.data(), fraction=st.floats(0, 1))
+    def a_unit_moves(self, data: st.DataObject, fraction: float) -> None:
+        self.world.move(self.pick(data, self.world.busy()), fraction)
 
-    def lose(self, actor: int, *, blameless: bool) -> None:
-        hand = self.leave(actor)
-        if hand and not blameless:
-            self.blamed[hand[0]] += 1
-        self.tell(ActorLost(actor, "it died", blameless))
+    @precondition(lambda self: self.world.ready)
+    @rule(data=st.data(), blameless=st.booleans(), finished=st.integers(0, 2))
+    def an_actor_is_lost(self, data: st.DataObject, blameless: bool, finished: int) -> None:
+        self.world.lose(self.pick(data, list(self.world.ready)), blameless=blameless, finished=finished)
 
-    def check_reasons(self) -> None:
-        for unit, reason in self.scheduler.set_aside.items():
-            assert unit in self.hopeless or self.blamed[unit] == self.attempts or reason.startswith("no actor starts")
+    @precondition(lambda self: self.world.up())
+    @rule(data=st.data())
+    def a_machine_drains(self, data: st.DataObject) -> None:
+        self.world.drain(self.pick(data, self.world.up()))
 
-    def work_on(self) -> None:
-        """Let everything succeed from now on; it has to end."""
-        for _ in range(10 * len(self.units) + 10 * self.actors + 10):
-            if self.scheduler.finished and not self.ready:
-                return
-            actor = min(self.ready)
-            if not self.ready[actor]:
-                self.come_up(actor)
-            elif self.hands[actor]:
-                self.finish(actor)
-            else:  # ready and idle while another is busy: let that one work
-                busy = [number for number, hand in self.hands.items() if hand]
-                self.finish(busy[0])
-        raise AssertionError("the farm does not end")
+    @rule(seconds=st.sampled_from([0.1, 3.0, 40.0, 101.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.tick(seconds)
+
+    @precondition(lambda self: self.world.gone and self.world.units)
+    @rule(data=st.data())
+    def one_that_is_gone_tells_of_something(self, data: st.DataObject) -> None:
+        world = self.world
+        actor = self.pick(data, world.gone)
+        unit = data.draw(st.integers(0, world.units - 1))
+        events = [
+            ActorReady(actor, world.now),
+            UnitFailed(actor, unit, "late", True, world.now),
+            UnitMoved(actor, unit, 0.9, world.now),
+            ActorLost(actor, "late", False, world.now),
+            ActorDraining(actor, world.now),
+        ]
+        assert world.tell(data.draw(st.sampled_from(events))) == []
+
+    @precondition(lambda self: self.world.gone and self.world.units)
+    @rule(data=st.data(), lost=st.booleans())
+    def one_that_is_gone_has_committed_a_unit(self, data: st.DataObject, lost: bool) -> None:
+        world = self.world
+        actor = self.pick(data, world.gone)
+        unit = data.draw(st.integers(0, world.units - 1))
+        event = ActorLost(actor, "late", False, world.now, (unit,)) if lost else UnitDone(actor, unit, world.now)
+        world.tell(event)
+        assert world.scheduler.backlog.state(unit) == DONE
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.work_on()
+            assert len(self.world.ended) == self.world.units
+            self.world.check_reasons()
 
 
-def names(count: int) -> list[str]:
-    return [f"u{number}" for number in range(count)]
+AnyOrder.TestCase.settings = settings(deadline=None, max_examples=150, stateful_step_count=60)
+TestAnyOrder = AnyOrder.TestCase
 
 
-def disturb(world: World, draw: st.DataObject) -> None:
-    """Let something happen that can happen to the actors that there are, or to one that is gone."""
-    kinds = ["late"] if world.gone else []
-    kinds += ["ready"] * any(not up for up in world.ready.values())
-    kinds += ["done", "done", "fail", "hopeless"] * any(world.hands.values())
-    kinds += ["lost", "preempted"] * bool(world.ready)
-    kind = draw.draw(st.sampled_from(kinds))
-    if kind == "late":
-        actor = draw.draw(st.sampled_from(world.gone))
-        unit = draw.draw(st.sampled_from(sorted(world.units)))
-        events = [ActorReady(actor), UnitDone(actor, unit), UnitFailed(actor, unit, "late", True)]
-        assert world.tell(draw.draw(st.sampled_from([*events, ActorLost(actor, "late", False)]))) == []
-    elif kind == "ready":
-        world.come_up(draw.draw(st.sampled_from([actor for actor, up in world.ready.items() if not up])))
-    elif kind in {"lost", "preempted"}:
-        world.lose(draw.draw(st.sampled_from(sorted(world.ready))), blameless=kind == "preempted")
-    else:
-        actor = draw.draw(st.sampled_from([actor for actor, hand in world.hands.items() if hand]))
-        if kind == "done":
-            world.finish(actor)
-        else:
-            world.fail(actor, hopeless=kind == "hopeless")
-
-
-@settings(deadline=None, max_examples=150)
-@given(
-    draw=st.data(),
-    count=st.integers(0, 12),
-    actors=st.integers(1, 5),
-    in_flight=st.integers(1, 3),
-    attempts=st.integers(1, 4),
-    steps=st.integers(0, 60),
-)
-def test_in_any_order_of_events_every_unit_ends_exactly_once(
-    draw: st.DataObject, count: int, actors: int, in_flight: int, attempts: int, steps: int
-) -> None:
-    world = World(names(count), actors=actors, in_flight=in_flight, attempts=attempts)
-    for _ in range(steps):
-        if not world.ready:
-            break
-        disturb(world, draw)
-    if world.ready:
-        world.work_on()
-    scheduler = world.scheduler
-    assert scheduler.done | scheduler.set_aside.keys() == world.units
-    assert len(scheduler.done) + len(scheduler.set_aside) == count
-    assert scheduler.finished
-    assert not world.ready, "every actor that was started is stopped or lost"
-    world.check_reasons()
-    for unit in world.units - scheduler.set_aside.keys():
-        assert world.blamed[unit] < attempts
+# ---- units that fail, actors that die
 
 
 @pytest.mark.parametrize("attempts", [1, 3])
 def test_a_unit_that_kills_its_actors_is_set_aside_after_so_many_attempts_and_the_others_are_done(
     attempts: int,
 ) -> None:
-    world = World(names(6), actors=2, attempts=attempts)
+    world = World(6, actors=2, attempts=attempts)
     deaths = 0
     while not world.scheduler.finished:
         actor = min(world.ready)
         if not world.ready[actor]:
             world.come_up(actor)
-        elif world.hands[actor][:1] == ["u2"]:
+        elif world.hands[actor][:1] == [2]:
             deaths += 1
             world.lose(actor, blameless=False)
         elif world.hands[actor]:
@@ -188,175 +131,373 @@ def test_a_unit_that_kills_its_actors_is_set_aside_after_so_many_attempts_and_th
         else:
             world.come_up(max(world.ready))
     assert deaths == attempts
-    assert world.scheduler.set_aside == {"u2": "it died"}
-    assert world.scheduler.done == set(names(6)) - {"u2"}
+    assert world.set_aside() == {2: "it died"}
+    assert world.done() == set(range(6)) - {2}
 
 
 def test_a_death_blames_only_the_unit_that_the_actor_was_at() -> None:
-    others = names(30)
-    world = World(["at", *others], actors=1, attempts=2)
+    world = World(31, actors=1, attempts=2)
     for _ in range(2):
-        actor = min(world.ready)
+        (actor,) = world.ready
         world.come_up(actor)
-        while world.hands[actor][0] != "at":
+        while world.hands[actor][0] != 0:
             world.finish(actor)
         world.lose(actor, blameless=False)
-    assert world.scheduler.set_aside == {"at": "it died"}
+    assert world.set_aside() == {0: "it died"}
     world.work_on()
-    assert world.scheduler.done == set(others)
+    assert world.done() == set(range(1, 31))
 
 
-def test_what_an_actor_had_in_hand_behind_the_unit_it_was_at_is_never_blamed() -> None:
-    world = World(names(60), actors=1, attempts=1)
-    world.come_up(0)
-    assert world.hands[0] == ["u0", "u1"]
-    world.lose(0, blameless=False)
-    assert world.scheduler.set_aside == {"u0": "it died"}
-    world.come_up(1)
-    assert world.hands[1][0] == "u1", "and goes first again"
-
-
-def test_blameless_deaths_never_count() -> None:
-    world = World(names(3), actors=1, attempts=1)
-    for _ in range(50):
-        actor = min(world.ready)
+def test_a_preempted_actor_costs_its_unit_nothing_and_it_goes_first() -> None:
+    world = World(20, actors=1, attempts=1)
+    for _ in range(5):
+        (actor,) = world.ready
         world.come_up(actor)
-        assert world.hands[actor][0] == "u0", "what was in hand goes first again"
+        assert world.hands[actor] == [0, 1]
         world.lose(actor, blameless=True)
-    for _ in range(50):
-        world.lose(min(world.ready), blameless=True)  # before it was up
-    assert not world.scheduler.set_aside
     world.work_on()
-    assert world.scheduler.done == set(names(3))
+    assert world.done() == set(range(20))
 
 
-@pytest.mark.parametrize("actors", [1, 3])
-def test_where_no_actor_starts_everything_is_set_aside_with_that_reason(actors: int) -> None:
-    world = World(names(5), actors=actors)
-    while world.ready:
-        world.lose(min(world.ready), blameless=False)
-    assert world.scheduler.finished
-    assert world.scheduler.set_aside == dict.fromkeys(names(5), "no actor starts (it died)")
-
-
-def test_actors_that_do_not_start_take_nothing_from_one_that_works() -> None:
-    world = World(names(20), actors=2)
+def test_what_a_lost_actor_had_finished_is_done_and_only_the_next_is_blamed() -> None:
+    world = World(20, actors=1, attempts=1)
     world.come_up(0)
-    for _ in range(10):
-        starting = [actor for actor, up in world.ready.items() if not up]
-        if not starting:
-            break
-        world.lose(starting[0], blameless=False)
-    assert not world.scheduler.set_aside
-    world.work_on()
-    assert world.scheduler.done == set(names(20))
-
-
-def test_a_farm_whose_first_actors_die_young_goes_on_with_those_that_are_still_starting() -> None:
-    world = World(names(40), actors=20)
-    for actor in range(5):
-        world.lose(actor, blameless=False)
-    assert not world.scheduler.set_aside
-    world.work_on()
-    assert world.scheduler.done == set(names(40))
+    world.lose(0, blameless=False, finished=1)
+    assert world.done() == {0} and set(world.set_aside()) == {1}
 
 
 def test_a_hopeless_failure_is_not_tried_again() -> None:
-    world = World(names(3), actors=1)
+    world = World(3, actors=1)
     world.come_up(0)
     world.fail(0, hopeless=True)
-    assert world.scheduler.set_aside == {"u0": "it fails"}
+    assert world.set_aside() == {0: "it fails"}
     world.work_on()
-    assert world.scheduler.done == {"u1", "u2"}
+    assert world.done() == {1, 2}
 
 
 def test_a_failure_goes_to_the_end_and_is_tried_again() -> None:
-    world = World(names(4), actors=1, in_flight=1)
+    world = World(4, actors=1, in_flight=1)
     world.come_up(0)
     world.fail(0, hopeless=False)
     order = []
     while not world.scheduler.finished:
-        order += world.hands[0][:1]
-        world.finish(0)
-    assert order == ["u1", "u2", "u3", "u0"]
+        order.append(world.finish(0))
+    assert order == [1, 2, 3, 0]
+
+
+# ---- actors that do not come up
+
+
+def test_where_no_actor_starts_it_is_tried_less_and_less_and_then_all_is_set_aside() -> None:
+    world = World(5, actors=1)
+    pauses = []
+    while world.ready:
+        world.lose(max(world.ready), blameless=False)
+        pause = 0.0
+        while not world.ready and not world.scheduler.finished:
+            world.tick(0.5)
+            pause += 0.5
+        pauses.append(pause)
+    assert pauses == [1.0, 2.0, 0.0]
+    assert world.set_aside() == dict.fromkeys(range(5), "no actor starts (it died)")
+
+
+def test_a_preempted_start_is_not_counted() -> None:
+    world = World(5, actors=1)
+    for _ in range(10):
+        world.lose(max(world.ready), blameless=True)
+    world.work_on()
+    assert world.done() == set(range(5))
+
+
+def test_a_farm_whose_first_actors_die_young_goes_on_with_those_that_are_still_starting() -> None:
+    world = World(40, actors=20)
+    for actor in range(5):
+        world.lose(actor, blameless=False)
+    assert not world.set_aside()
+    world.work_on()
+    assert world.done() == set(range(40))
+
+
+def test_an_actor_that_comes_up_ends_the_pause() -> None:
+    world = World(40, actors=4)
+    for actor in range(3):
+        world.lose(actor, blameless=False)
+    assert world.starting() == [3]
+    world.come_up(3)
+    assert len(world.ready) == 4
+
+
+# ---- how many actors
 
 
 def test_nothing_to_do_starts_no_actor() -> None:
-    scheduler = Scheduler([], actors=4)
-    assert scheduler.begin() == []
-    assert scheduler.finished
+    world = World(0, actors=4)
+    assert world.scheduler.finished and not world.gone
+
+
+def test_what_was_done_before_is_not_done_again() -> None:
+    scheduler = Scheduler(Backlog(bytearray([DONE, 0, DONE, 0])), minimum=1, maximum=1)
+    scheduler.begin()
+    assert scheduler.handle(ActorReady(0, 0.0)) == [Assign(0, 1)]
+    assert scheduler.handle(UnitDone(0, 1, 0.0)) == [Assign(0, 3)]
+    assert scheduler.handle(UnitDone(0, 3, 0.0)) == [StopActor(0)]
+    assert scheduler.finished and scheduler.backlog.done == 2
 
 
 def test_no_more_actors_are_started_than_there_are_units() -> None:
-    assert World(names(3), actors=100).most_alive == 3
+    assert World(3, actors=100).most == 3
 
 
-def test_a_finished_scheduler_only_stops_an_actor_that_came_too_late() -> None:
-    world = World(names(2), actors=2)
+def test_the_pool_grows_to_its_maximum_by_halves_and_never_floods_a_small_cluster() -> None:
+    world = World(2000, actors=2, maximum=300)
+    waits = []
+    while starting := world.starting():
+        waits.append(len(starting))
+        for actor in starting:
+            world.come_up(actor)
+    assert waits[0] == 4 and len(waits) < 20
+    assert all(wait <= max(4, sum(waits[:place])) for place, wait in enumerate(waits))
+    assert len(world.ready) == world.most == 300
+
+
+def test_actors_that_no_machine_takes_do_not_become_more() -> None:
+    world = World(1000, actors=2, maximum=5000)
+    for actor in (0, 1):
+        world.come_up(actor)
+    for _ in range(100):
+        world.finish(0)
+        world.tick(1.0)
+    assert len(world.starting()) == 4
+
+
+def test_what_is_asked_for_is_given_back_when_the_rest_needs_it_no_more() -> None:
+    world = World(12, actors=10)
     world.come_up(0)
-    world.finish(0)
-    world.finish(0)
-    assert world.scheduler.finished
-    assert world.ready == {1: False}
-    assert world.scheduler.handle(UnitDone(0, "u0")) == []
-    assert world.scheduler.handle(ActorLost(0, "late", False)) == []
-    assert world.scheduler.handle(ActorReady(1)) == [StopActor(1)]
-    assert world.scheduler.handle(ActorReady(1)) == []
+    for _ in range(5):
+        world.finish(0)
+    assert len(world.starting()) == world.scheduler.backlog.waiting == 6
+    assert world.gone == [9, 8, 7]
 
 
 def test_the_second_unit_in_hand_is_left_to_an_idle_actor_at_the_end() -> None:
-    world = World(names(4), actors=4)
+    world = World(4, actors=4)
     for actor in range(4):
         world.come_up(actor)
     assert [len(hand) for hand in world.hands.values()] == [1, 1, 1, 1]
 
 
-@pytest.mark.parametrize(("units", "actors"), [(200, 7), (3000, 400)])
-def test_a_farm_in_virtual_time_that_loses_actors_does_every_unit_once(units: int, actors: int) -> None:
-    rng = np.random.default_rng(units)
-    world = World(names(units), actors=actors, attempts=10)
-    now, tick, clock = 0.0, 0, []
-    committed: Counter[str] = Counter()
-    planned: dict[int, str | None] = {}  # what each actor does next in virtual time
+def test_an_actor_with_nothing_to_do_is_stopped_after_a_while() -> None:
+    world = World(2, actors=2)
+    world.come_up(0)
+    world.come_up(1)
+    world.now = 20.0
+    world.move(1, 0.9)
+    world.finish(0)
+    assert world.tick(9.0) == []
+    assert world.tick(2.0) == [StopActor(0)]
+    assert world.tick(50.0) == []
 
-    def plan() -> None:
-        nonlocal tick
-        for actor, up in world.ready.items():
-            next_unit = world.hands[actor][0] if world.hands[actor] else None
-            if actor in planned and planned[actor] == next_unit and up:
-                continue
-            if actor in planned and not up:
-                continue
-            if up and next_unit is None:
-                continue
-            planned[actor] = next_unit
-            tick += 1
-            heapq.heappush(clock, (now + rng.lognormal(0.0, 1.0), tick, actor, next_unit, rng.random() < 0.05))
 
-    plan()
-    while clock:
-        now, _, actor, unit, dies = heapq.heappop(clock)
-        if actor not in world.ready:
-            continue
-        if dies:
-            planned.pop(actor)
-            world.lose(actor, blameless=bool(rng.random() < 0.5))
-        elif unit is None:
+def test_an_idle_actor_takes_what_another_gives_back() -> None:
+    world = World(2, actors=2)
+    world.come_up(0)
+    world.come_up(1)
+    world.finish(0)
+    world.lose(1, blameless=True)
+    assert world.hands == {0: [1]}
+
+
+# ---- machines that drain
+
+
+def test_an_actor_on_a_draining_machine_ends_its_unit_gets_no_other_and_is_replaced() -> None:
+    world = World(30, actors=2)
+    world.come_up(0)
+    world.come_up(1)
+    assert world.hands == {0: [0, 1], 1: [2, 3]}
+    assert world.drain(0) == [TakeBack(0, 1), StartActor(2)]
+    world.come_up(2)
+    assert world.hands[2][0] == 1, "what was taken back goes first"
+    world.finish(0)
+    assert 0 in world.gone and 0 in world.done()
+    assert world.most == 2
+
+
+def test_a_loss_on_a_draining_machine_blames_no_unit() -> None:
+    world = World(30, actors=1, attempts=1)
+    world.come_up(0)
+    world.drain(0)
+    world.lose(0, blameless=False)
+    world.work_on()
+    assert world.done() == set(range(30))
+
+
+# ---- actors that hang
+
+
+def test_an_actor_without_progress_is_stopped_its_unit_blamed_and_the_other_requeued_free() -> None:
+    world = World(10, actors=1, attempts=1, deadline=50.0)
+    world.come_up(0)
+    assert world.hands[0] == [0, 1]
+    assert world.tick(49.0) == []
+    assert world.tick(2.0) == [StopActor(0), StartActor(1)]
+    assert world.set_aside() == {0: "no progress for 50 s"}
+    world.come_up(1)
+    assert world.hands[1][0] == 1
+    world.work_on()
+    assert world.done() == set(range(1, 10))
+
+
+def test_progress_moves_the_deadline_and_standing_still_does_not() -> None:
+    world = World(1, actors=1, deadline=50.0)
+    world.come_up(0)
+    for fraction in (0.1, 0.2, 0.3):
+        world.tick(40.0)
+        world.move(0, fraction)
+    world.tick(40.0)
+    world.move(0, 0.3)
+    assert StopActor(0) in world.tick(11.0)
+
+
+def test_the_deadline_of_a_unit_counts_from_its_own_start() -> None:
+    world = World(10, actors=1, deadline=50.0)
+    world.come_up(0)
+    for _ in range(5):
+        world.tick(40.0)
+        world.finish(0)
+    assert world.tick(40.0) == []
+
+
+def test_a_unit_that_hangs_again_and_again_is_set_aside() -> None:
+    world = World(3, actors=1, in_flight=1, deadline=50.0)
+    while not world.scheduler.finished:
+        (actor,) = world.ready
+        if not world.ready[actor]:
             world.come_up(actor)
+        elif world.hands[actor] == [1]:
+            world.tick(51.0)
         else:
-            committed[unit] += 1
             world.finish(actor)
-        plan()
-    assert world.scheduler.finished
-    assert not world.ready
-    assert not world.scheduler.set_aside
-    assert committed == Counter(names(units))
-    assert world.most_alive == actors
+    assert world.set_aside() == {1: "no progress for 50 s"}
 
 
-def test_what_a_lost_actor_had_finished_is_done_and_only_the_next_is_blamed():
-    scheduler = Scheduler([f"u{number}" for number in range(20)], actors=1, in_flight=2, attempts=1)
-    scheduler.begin()
-    scheduler.handle(ActorReady(0))
-    scheduler.handle(ActorLost(0, "it died", blameless=False, finished=("u0",)))
-    assert scheduler.done == {"u0"} and set(scheduler.set_aside) == {"u1"}
+# ---- stragglers
+
+
+def slow_end(attempts: int = 3) -> World:
+    """Two actors: one idles, the other is 30 times as long at its unit as is typical."""
+    world = World(8, actors=2, in_flight=1, attempts=attempts, deadline=1e6)
+    world.come_up(0)
+    world.come_up(1)
+    slow = world.hands[0][0]
+    while world.scheduler.backlog.left > 1:
+        world.now += 2.0
+        world.finish(1)
+    assert world.hands == {0: [slow], 1: []}
+    return world
+
+
+def test_a_straggler_is_run_twice_and_the_first_result_wins() -> None:
+    for winner, loser in ((0, 1), (1, 0)):
+        world = slow_end()
+        assert world.tick(5.0) == [Assign(1, 0)]
+        unit = world.hands[winner].pop(0)
+        assert world.tell(UnitDone(winner, unit, world.now)) == [StopActor(loser), StopActor(winner)]
+        assert world.scheduler.finished and world.done() == set(range(8))
+        assert world.tell(UnitDone(loser, unit, world.now)) == []
+        assert world.scheduler.backlog.done == 8
+
+
+def test_no_unit_is_run_three_times() -> None:
+    world = World(9, actors=3, in_flight=1, deadline=1e6)
+    for actor in range(3):
+        world.come_up(actor)
+    while world.scheduler.backlog.left > 1:
+        world.now += 2.0
+        world.finish(world.busy()[-1])
+    assert [type(action) for action in world.tick(5.0)] == [Assign]
+    assert not any(isinstance(action, Assign) for action in world.tick(5.0))
+
+
+def test_a_unit_that_is_about_to_end_is_not_run_twice() -> None:
+    world = slow_end()
+    world.move(0, 0.97)
+    assert world.tick(0.1) == []
+
+
+def test_the_unit_expected_to_take_longest_is_the_one_run_twice() -> None:
+    world = World(12, actors=3, in_flight=1, deadline=1e6)
+    for actor in range(3):
+        world.come_up(actor)
+    while world.scheduler.backlog.left > 2:
+        world.now += 2.0
+        world.finish(2)
+    world.move(0, 0.5)
+    world.move(1, 0.1)
+    assert world.tick(0.1) == [Assign(2, world.hands[1][0])]
+
+
+def test_a_unit_that_failed_before_is_not_run_twice() -> None:
+    world = World(8, actors=2, in_flight=1, deadline=1e6)
+    world.come_up(0)
+    world.come_up(1)
+    world.fail(0, hopeless=False)
+    while world.scheduler.backlog.left > 1:
+        world.now += 2.0
+        world.finish(next(actor for actor in world.busy() if world.hands[actor] != [0]))
+    assert not any(isinstance(action, Assign) for action in world.tick(8.0))
+
+
+def test_the_failure_of_one_copy_leaves_the_unit_to_the_other() -> None:
+    world = slow_end(attempts=1)
+    world.tick(5.0)
+    world.fail(1, hopeless=False)
+    assert not world.set_aside() and world.hands[0] == [0]
+    world.finish(0)
+    assert world.scheduler.finished and world.done() == set(range(8))
+
+
+def test_a_hopeless_copy_calls_the_other_off() -> None:
+    world = slow_end()
+    world.tick(5.0)
+    world.fail(1, hopeless=True)
+    assert world.scheduler.finished and world.set_aside() == {0: "it fails"}
+
+
+def test_a_lost_copy_is_not_queued_again() -> None:
+    world = slow_end()
+    world.tick(5.0)
+    world.lose(1, blameless=True)
+    assert world.scheduler.backlog.waiting == 0 and world.hands == {0: [0]}
+
+
+def test_an_idle_actor_is_given_what_another_has_in_its_second_hand() -> None:
+    world = World(9, actors=1, maximum=2)
+    world.come_up(0)
+    world.come_up(1)
+    assert world.hands[0] == [0, 1]
+    while world.hands[1] or world.scheduler.backlog.waiting:
+        world.finish(1)
+    assert world.hands == {0: [0, 1], 1: []}
+    assert world.tick(0.5) == [TakeBack(0, 1), Assign(1, 1)]
+
+
+def test_a_unit_taken_back_that_was_done_all_the_same_is_done_once() -> None:
+    world = World(30, actors=2)
+    world.come_up(0)
+    world.come_up(1)
+    world.drain(0)
+    world.tell(UnitDone(0, 1, world.now))
+    assert world.done() == {1}
+    world.work_on()
+    assert world.scheduler.backlog.done == 30
+
+
+def test_a_unit_set_aside_that_turns_out_to_be_committed_is_done() -> None:
+    world = World(3, actors=1, in_flight=1, attempts=1)
+    world.come_up(0)
+    world.lose(0, blameless=False)
+    assert world.scheduler.backlog.state(0) == SET_ASIDE
+    world.tell(UnitDone(0, 0, world.now))
+    assert world.done() == {0} and not world.set_aside()

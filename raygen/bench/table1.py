@@ -1,0 +1,92 @@
+"""``raygen bench table1``: the paper's table of LeNet on MNIST, trained anew."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import Field
+
+from raygen import stages
+from raygen.bench.loops import usable_cores
+from raygen.bench.results import Result
+from raygen.config import PretrainConfig
+from raygen.data import DataSettings, load_data
+from raygen.settings import Settings
+from raygen.training import Precision, TrainingFolder
+
+PAPER: Mapping[str, float] = MappingProxyType(
+    {"discriminative": 1.03, "generative": 0.85, "generative-then-discriminative": 0.79}
+)
+"""Test errors, per cent, by objective (Dai, Lu, Wu 2015, section 5.1)."""
+
+_MNIST = (1, 28, 28)
+
+
+class Table1Settings(Settings):
+    """What ``raygen bench table1`` trains."""
+
+    data: str = Field(description="folder of MNIST, as torchvision keeps it: MNIST/raw/train-images-idx3-ubyte, ...")
+    seeds: int = Field(3, ge=1, description="runs of each objective, of seeds 0, 1, ...")
+    epochs: int = Field(25, ge=1, description="passes over the training images; the paper's 25")
+    precision: Precision = Field(
+        "bfloat16", description="of the network's arithmetic; sums over images are float32 always"
+    )
+    processes: int | None = Field(None, ge=1, description="runs at once; default one a core")
+    limit: int | None = Field(None, ge=1, description="use only the first so many images of each split")
+    out: str | None = Field(None, min_length=1, description="folder that keeps the runs, to go on with; default none")
+
+
+def bench_table1(settings: Table1Settings) -> Iterator[Result]:
+    """Yield the mean test error of each objective over the seeds, beside the paper's, and what the pretraining gains.
+
+    Raises:
+        DataError: if MNIST is not there.
+    """
+    images = {"data": "mnist", "data_root": settings.data, "limit": settings.limit}
+    load_data(DataSettings.parse(images, where="bench table1"), _MNIST)
+    runs = [(objective, seed) for objective in PAPER for seed in range(settings.seeds)]
+    with contextlib.ExitStack() as stack:
+        place = Path(settings.out or stack.enter_context(tempfile.TemporaryDirectory()))
+        pool = stack.enter_context(
+            # Spawned, since a forked process inherits torch's threads in any state.
+            ProcessPoolExecutor(settings.processes or usable_cores(), mp_context=get_context("spawn"))
+        )
+        errors = dict(zip(runs, pool.map(_error, [_config(settings, place, *run) for run in runs]), strict=True))
+    means = {}
+    for objective, paper in PAPER.items():
+        found = [100 * errors[objective, seed] for seed in range(settings.seeds)]
+        means[objective] = statistics.fmean(found)
+        each = " ".join(f"{error:.2f}" for error in found)
+        deviation = f", deviation {statistics.stdev(found):.2f}" if len(found) > 1 else ""
+        case = f"LeNet on MNIST, {objective} ({each}{deviation}), against the paper"
+        yield Result("table1", case, means[objective], "% test error", paper, means[objective] / paper)
+    gain, paper = (table["discriminative"] - table["generative-then-discriminative"] for table in (means, dict(PAPER)))
+    yield Result("table1", "generative pretraining gains, against the paper", gain, "% test error", paper, gain / paper)
+
+
+def _config(settings: Table1Settings, place: Path, objective: str, seed: int) -> dict[str, Any]:
+    return {
+        "recipe": "lenet-mnist",
+        "data_root": str(Path(settings.data).absolute()),
+        "limit": settings.limit,
+        "objective": objective,
+        "epochs": settings.epochs,
+        "precision": settings.precision,
+        "seed": seed,
+        "local": True,
+        "out": str(place.absolute() / f"{objective}-{seed}"),
+    }
+
+
+def _error(config: dict[str, Any]) -> float:
+    """Train, in this process and with one thread, and return the test error of the last epoch, 0 to 1."""
+    folder: TrainingFolder = stages.pretrain(PretrainConfig.parse(config, where="bench table1"), lambda _: None)
+    return folder.history()[-1].test.error

@@ -1,0 +1,127 @@
+"""A run in a bucket, on a real server that speaks S3, on loopback."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raygen.errors import StoreError
+from raygen.store import Location, Lock, Pace, Run, Unit, is_held
+
+pytest.importorskip("moto.server")
+
+Call = Callable[..., Any]
+TINY = ("--chains", "2", "--draws", "2", "--thin", "1", "--warm-up", "2", "--steps", "1", "--batch", "2")
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while not answers(port):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    options = f"endpoint_override={server}&scheme=http&region=us-east-1"
+    top = Location.of(f"s3://raygen-test?{options}&allow_bucket_creation=true")
+    top.filesystem.create_dir("raygen-test")
+    return lambda folder: f"s3://raygen-test/{folder}?{options}"
+
+
+def rows(run: Run, unit: Unit) -> str:
+    # As text a NaN is itself.
+    return str(run.samples(unit).to_pylist())
+
+
+def test_what_is_written_to_a_bucket_is_read_back_and_listed(bucket: Callable[[str], str]) -> None:
+    place = Location.of(bucket("place"))
+    assert place.entries() == []
+    place.write("a/b.bin", b"one")
+    place.write("a/b.bin", b"two")
+    place.within("a").write("c.bin", b"three")
+    assert place.read("a/b.bin") == b"two"
+    assert place.names(recursive=True) == ["a/b.bin", "a/c.bin"]
+    assert place.within("a").text == bucket("place/a")
+    assert Location.of(place.within("a").text).names() == ["b.bin", "c.bin"]
+    place.remove("a/b.bin")
+    place.remove("a/b.bin")
+    assert not place.exists("a/b.bin")
+    with pytest.raises(StoreError, match=r"a/b\.bin cannot be read"):
+        place.read("a/b.bin")
+
+
+def test_a_bucket_that_is_not_there_is_told_at_once(bucket: Callable[[str], str]) -> None:
+    place = Location.of(bucket("run").replace("raygen-test", "nowhere-at-all"))
+    with pytest.raises(StoreError, match=r"a cannot be written .*; give a place that can be written"):
+        place.write("a", b"x")
+
+
+def test_a_bucket_has_one_run_at_a_time(bucket: Callable[[str], str]) -> None:
+    pace = Pace(renew=0.2, stale=30, settle=0.2)
+    place = Location.of(bucket("locked"))
+    with Lock(place, "run.json", pace=pace) as lock:
+        with pytest.raises(StoreError, match="another raygen works in it"), Lock(place, "run.json", pace=pace):
+            pass
+        lock.check()
+        assert is_held(place)
+    assert not is_held(place)
+
+
+def test_a_run_lives_in_a_bucket(bucket: Callable[[str], str], call: Call) -> None:
+    place = bucket("run")
+    command = ("sample", "--nodes", "conv1:0-1", "--weights", "random", "--local", *TINY, "--out")
+    made = call(*command, place)
+    assert (made.status, made.err) == (0, "")
+    assert f"raygen gallery --out '{place}'" in made.out
+    assert call(*command, "here").status == 0
+    remote, local = Run.open(place), Run.open("here")
+    assert remote.done() == local.done() == {"conv1-00000", "conv1-00001"}
+    for unit in local.units():
+        assert rows(remote, unit) == rows(local, unit)
+    said = call("status", place, "--json")
+    assert json.loads(said.out)["done"] == 2
+    assert call("verify", place).status == 0
+    shown = call("gallery", "--out", place)
+    assert shown.status == 0, shown.err
+    assert "8 samples of 2 nodes" in shown.out
+    assert Location.of(place).exists("gallery/index.html")
+    assert not Path("s3:").exists()
+
+    torn = remote.units()[0].path
+    remote.location.write(torn, remote.location.read(torn)[:-100])
+    assert call("verify", place).status == 3
+    assert call("verify", place, "--mend").status == 3
+    assert "1 of 2 units were there already" in call(*command, place).out
+    assert call("verify", place).status == 0
+    for unit in local.units():
+        assert rows(remote, unit) == rows(local, unit)

@@ -1,0 +1,189 @@
+"""The actors as a scheduler's actions make them; every promise of the scheduler is checked at every action."""
+
+from collections import Counter
+
+from raygen.cluster.backlog import DONE, IN_HAND, SET_ASIDE, WAITING, Backlog
+from raygen.cluster.events import (
+    Action,
+    ActorDraining,
+    ActorLost,
+    ActorReady,
+    Assign,
+    Event,
+    StartActor,
+    StopActor,
+    Tick,
+    UnitDone,
+    UnitFailed,
+    UnitMoved,
+)
+from raygen.cluster.scheduler import Scheduler
+
+
+class World:
+    def __init__(
+        self,
+        units: int,
+        *,
+        actors: int,
+        maximum: int | None = None,
+        in_flight: int = 2,
+        attempts: int = 3,
+        deadline: float = 100.0,
+    ) -> None:
+        self.units, self.maximum = units, maximum or actors
+        self.minimum, self.in_flight, self.attempts, self.deadline = actors, in_flight, attempts, deadline
+        self.scheduler = Scheduler(
+            Backlog(bytearray(units)),
+            minimum=actors,
+            maximum=self.maximum,
+            in_flight=in_flight,
+            attempts=attempts,
+            deadline=deadline,
+        )
+        self.now = 0.0
+        self.ready: dict[int, bool] = {}
+        self.hands: dict[int, list[int]] = {}
+        self.draining: set[int] = set()
+        self.gone: list[int] = []
+        self.blamed: Counter[int] = Counter()
+        self.hopeless: set[int] = set()
+        self.ended: set[int] = set()
+        self.stopped: list[int] = []
+        self.most = 0
+        self.act(self.scheduler.begin())
+
+    # What the scheduler says
+
+    def act(self, actions: list[Action]) -> list[Action]:
+        for action in actions:
+            if isinstance(action, StartActor):
+                assert action.actor not in self.ready and action.actor not in self.gone
+                self.ready[action.actor], self.hands[action.actor] = False, []
+            elif isinstance(action, StopActor):
+                self.stopped.append(action.actor)
+                self.leave(action.actor)
+            elif isinstance(action, Assign):
+                assert self.ready[action.actor] and action.actor not in self.draining
+                assert action.unit not in self.hands[action.actor]
+                self.hands[action.actor].append(action.unit)
+                assert len(self.hands[action.actor]) <= self.in_flight
+            else:
+                assert action.unit in self.hands[action.actor][1:], "what it is at cannot be taken back"
+                self.hands[action.actor].remove(action.unit)
+            working = self.ready.keys() - self.draining
+            assert len(working) <= self.maximum
+            self.most = max(self.most, len(working))
+        self.check()
+        return actions
+
+    def check(self) -> None:
+        backlog, states = self.scheduler.backlog, self.states()
+        held = Counter(unit for hand in self.hands.values() for unit in hand)
+        assert max(held.values(), default=0) <= 2, "no unit is in more than two hands"
+        assert {unit for unit, state in enumerate(states) if state == IN_HAND} == held.keys()
+        assert self.ended <= {unit for unit, state in enumerate(states) if state in (DONE, SET_ASIDE)}
+        self.ended = {unit for unit, state in enumerate(states) if state in (DONE, SET_ASIDE)}
+        counts = Counter(states)
+        assert (backlog.waiting, backlog.in_hand) == (counts[WAITING], counts[IN_HAND])
+        assert (backlog.done, backlog.set_aside) == (counts[DONE], counts[SET_ASIDE])
+        assert self.scheduler.finished == (len(self.ended) == self.units)
+        pending = sum(not up for up in self.ready.values())
+        assert pending == self.scheduler.staff.pending <= backlog.waiting, "nothing is asked for that is not needed"
+        up = len(self.ready.keys() - self.draining) - pending
+        assert up == self.scheduler.staff.up
+        if backlog.waiting:
+            assert all(self.hands[actor] for actor, up in self.ready.items() if up), "none idles while a unit waits"
+        if self.scheduler.finished:
+            assert not self.ready, "a finished farm leaves no actor"
+
+    def states(self) -> list[int]:
+        return [self.scheduler.backlog.state(unit) for unit in range(self.units)]
+
+    def done(self) -> set[int]:
+        return {unit for unit, state in enumerate(self.states()) if state == DONE}
+
+    def set_aside(self) -> dict[int, str]:
+        return self.scheduler.backlog.reasons(self.units)
+
+    def leave(self, actor: int) -> list[int]:
+        del self.ready[actor]
+        self.draining.discard(actor)
+        self.gone.append(actor)
+        return self.hands.pop(actor)
+
+    # What happens
+
+    def tell(self, event: Event) -> list[Action]:
+        return self.act(self.scheduler.handle(event))
+
+    def come_up(self, actor: int) -> None:
+        self.ready[actor] = True
+        self.tell(ActorReady(actor, self.now))
+
+    def finish(self, actor: int) -> int:
+        unit = self.hands[actor].pop(0)
+        self.tell(UnitDone(actor, unit, self.now))
+        assert self.scheduler.backlog.state(unit) == DONE
+        return unit
+
+    def fail(self, actor: int, *, hopeless: bool) -> None:
+        unit = self.hands[actor].pop(0)
+        self.blamed[unit] += 1
+        if hopeless:
+            self.hopeless.add(unit)
+        self.tell(UnitFailed(actor, unit, "it fails", hopeless, self.now))
+
+    def lose(self, actor: int, *, blameless: bool, finished: int = 0) -> None:
+        drained = actor in self.draining
+        hand = self.leave(actor)
+        if hand[finished:] and not blameless and not drained:
+            self.blamed[hand[finished]] += 1
+        self.tell(ActorLost(actor, "it died", blameless, self.now, tuple(hand[:finished])))
+
+    def move(self, actor: int, fraction: float) -> None:
+        assert self.tell(UnitMoved(actor, self.hands[actor][0], fraction, self.now)) == []
+
+    def drain(self, actor: int) -> list[Action]:
+        self.draining.add(actor)
+        return self.tell(ActorDraining(actor, self.now))
+
+    def tick(self, seconds: float) -> list[Action]:
+        self.now += seconds
+        at = {actor: hand[0] for actor, hand in self.hands.items() if hand}
+        before = set(self.set_aside())
+        self.stopped.clear()
+        actions = self.tell(Tick(self.now))
+        for actor in self.stopped:
+            if actor in at and actor not in self.ready:
+                self.blamed[at[actor]] += 1  # it hung
+        assert all("no progress" in self.set_aside()[unit] for unit in self.set_aside().keys() - before)
+        return actions
+
+    def up(self) -> list[int]:
+        return [actor for actor, up in self.ready.items() if up]
+
+    def starting(self) -> list[int]:
+        return [actor for actor, up in self.ready.items() if not up]
+
+    def busy(self) -> list[int]:
+        return [actor for actor, hand in self.hands.items() if hand]
+
+    def work_on(self) -> None:
+        """Let everything succeed from now on; it has to end."""
+        for _ in range(20 * self.units + 20 * self.maximum + 100):
+            if self.scheduler.finished:
+                return
+            if starting := self.starting():
+                self.come_up(starting[0])
+            elif busy := self.busy():
+                self.finish(busy[0])
+            else:
+                self.tick(60.0)
+        raise AssertionError("the farm does not end")
+
+    def check_reasons(self) -> None:
+        for unit, reason in self.set_aside().items():
+            assert unit in self.hopeless or self.blamed[unit] >= self.attempts or reason.startswith("no actor starts")
+        for unit in self.done():
+            assert self.blamed[unit] < self.attempts + 2

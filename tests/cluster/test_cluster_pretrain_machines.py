@@ -1,0 +1,155 @@
+"""Machines that come, go, and say that they will go, while a network is trained on them: several Rays on loopback."""
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pretrain_networks import search_path
+from safetensors.torch import load_file
+
+from raygen.cluster import Workers, pretrain
+from raygen.data import DataSettings
+from raygen.errors import SettingsError
+from raygen.networks import NetworkSettings
+from raygen.training import EpochReport, TrainingFolder, TrainingSettings, TrainingTask, run_task
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
+    # The processes of a test cluster are not waited for when it ends.
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+]
+
+
+@pytest.fixture
+def machines(ray_home: Path) -> Iterator[Any]:
+    """A cluster whose head has no CPU for workers."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    # Ray's sockets need a short path, which pytest's folders are not.
+    scratch = tempfile.mkdtemp(prefix="rg-")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", scratch)
+        patch.setenv("HOME", str(ray_home))
+        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("PYTHONPATH", search_path())
+        # A machine that has just died is counted on for as long.
+        patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
+        patch.delenv("RAY_ADDRESS", raising=False)
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def task_at(place: Path, epochs: int, pause: float = 0.5) -> TrainingTask:
+    network = NetworkSettings(
+        network="pretrain_networks:slow_lenet",
+        arguments={"pause": pause},
+        channels=1,
+        input_size=28,
+        mean=(0.0,),
+        std=(1.0,),
+    )
+    settings = TrainingSettings(epochs=epochs, generative_epochs=epochs // 2)
+    folder = TrainingFolder.claim(str(place), {}, about={})
+    return TrainingTask(folder, network, DataSettings(limit=200), settings, seed=4, threads=1, gpu=False)
+
+
+def weights(place: Path) -> dict[str, torch.Tensor]:
+    return load_file(place / "network.safetensors")
+
+
+def busy_machines() -> set[str]:
+    """The machines whose CPU a worker holds."""
+    import ray
+    from ray._private.state import available_resources_per_node
+
+    free = available_resources_per_node()
+    alive = {node["NodeID"]: node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]}
+    return {name for name, cpus in alive.items() if cpus and not free.get(name, {}).get("CPU", 0)}
+
+
+def test_training_grows_and_shrinks_with_the_cluster_and_ends_the_same_to_round_off(
+    machines: Any, tmp_path: Path
+) -> None:
+    machines.add_node(num_cpus=1)
+    second: list[Any] = []
+    sizes: list[int] = []
+
+    def on_epoch(_: EpochReport) -> None:
+        sizes.append(len(busy_machines()))
+        if len(sizes) == 1:
+            second.append(machines.add_node(num_cpus=1))
+        elif sizes[-1] == 2 and second:
+            machines.remove_node(second.pop(), allow_graceful=False)
+
+    pretrain(task_at(tmp_path / "run", 20), workers=Workers(1, 2), on_epoch=on_epoch, resize_seconds=1)
+    order = [size for number, size in enumerate(sizes) if size and size != (sizes[number - 1] if number else 0)]
+    assert order[:3] == [1, 2, 1], sizes
+    run_task(task_at(tmp_path / "alone", 20, pause=0.0), lambda _: None)
+    expected, found = weights(tmp_path / "alone"), weights(tmp_path / "run")
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_workers_leave_a_machine_that_is_about_to_go_after_their_epoch_and_lose_nothing(
+    machines: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        machines.add_node(num_cpus=1)
+    at: list[set[str]] = []
+    seen: list[int] = []
+    begun = time.monotonic()
+
+    def on_epoch(report: EpochReport) -> None:
+        seen.append(report.epoch)
+        at.append(busy_machines())
+        if len(at) == 1:
+            drain(machines, *at[0], seconds=500)
+
+    with caplog.at_level(logging.WARNING, logger="raygen"):
+        pretrain(task_at(tmp_path / "run", 12), workers=Workers(1, 1), on_epoch=on_epoch)
+    assert time.monotonic() - begun < 500, "the machine was there to the end of the training"
+    assert seen == list(range(1, 13))
+    assert set().union(*at) > at[0], "the workers went to the other machine"
+    assert not caplog.records, "a machine's leave is no failure"
+    run_task(task_at(tmp_path / "alone", 12, pause=0.0), lambda _: None)
+    expected, found = weights(tmp_path / "alone"), weights(tmp_path / "run")
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def drain(machines: Any, machine: str, *, seconds: int) -> None:
+    from ray._raylet import GcsClient
+    from ray.core.generated import autoscaler_pb2
+
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    deadline = int((time.time() + seconds) * 1000)
+    accepted, _ = GcsClient(address=machines.address).drain_node(machine, reason, "spot", deadline)
+    assert accepted
+
+
+def test_halves_of_two_machines_make_no_worker(machines: Any, tmp_path: Path) -> None:
+    from raygen.cluster import training_workers
+
+    for _ in range(2):
+        machines.add_node(num_cpus=1)
+    task = task_at(tmp_path / "run", 1)
+    assert training_workers(task, None, None) == Workers(2, 2)
+    assert training_workers(task, None, 1) == Workers(1, 1)
+    assert training_workers(task, 1, 9) == Workers(1, 9)
+    wide = TrainingTask(**{**vars(task), "threads": 2})
+    with pytest.raises(SettingsError, match="workers = 1, but the cluster has room for 0 of 2 CPUs"):
+        training_workers(wide, 1, None)
