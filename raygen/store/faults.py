@@ -37,7 +37,7 @@ def is_transient(error: OSError) -> bool:
     ):
         return False
     if error.errno is not None:
-        return True
+        return error.errno not in _FOR_GOOD
     said = str(error).upper()
     return not any(words in said for words in _SAID_FOR_GOOD)
 

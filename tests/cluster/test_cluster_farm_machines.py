@@ -142,15 +142,16 @@ def test_a_network_lies_once_on_each_machine(machines: Any, lenet_file: Path, tm
     from ray.experimental import get_object_locations
 
     from raygen.cluster import ActorKind, Farm, PoolSize, sampling_kind
-    from raygen.networks import NetworkSettings, load_network
+    from raygen.networks import NetworkSettings, list_layers, load_network, parse_nodes
+    from raygen.sampling import SamplingSettings, begin_run
 
     for _ in range(2):
         machines.add_node(num_cpus=2)
-    config = config_of(lenet_file, tmp_path / "run", local=True, draws=2)
-    stages.sample(config, lambda _: None)
-    run = Run.open(config.out)
+    config = config_of(lenet_file, tmp_path / "run", nodes="conv1:0-19", draws=200)
     network = load_network(NetworkSettings(weights=str(lenet_file)))
-    settings = stages.SamplingSettings.part_of(config)
+    settings = SamplingSettings.part_of(config)
+    nodes = parse_nodes(config.nodes, network, list_layers(network))
+    run = begin_run(config.out, network, nodes, settings, images=None, about={})
     kind = sampling_kind(run, network, None, settings, profile={}, threads=1, gpus=0, save_every=0)
     assert isinstance(kind, ActorKind)
     places: set[str] = set()
@@ -173,5 +174,5 @@ def test_a_cluster_that_is_to_grow_may_be_empty_at_first(machines: Any, lenet_fi
         stages.sample(config_of(lenet_file, tmp_path / "run", draws=2), lambda _: None)
     come = Once(lambda: machines.add_node(num_cpus=1), at_work=False)
     sampled = stages.sample(config_of(lenet_file, tmp_path / "run", draws=2, max_actors=2), come)
-    assert come.reports[0].pending == come.reports[0].actors == 1
+    assert come.reports[0].pending == come.reports[0].actors == 2
     assert sampled.report.made.units == 8

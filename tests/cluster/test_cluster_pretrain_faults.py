@@ -31,6 +31,8 @@ pytestmark = [
 ]
 
 NETWORK = {"network": "pretrain_networks:slow_lenet", "channels": 1, "input_size": 28, "mean": [0.0], "std": [1.0]}
+NETWORK |= {"arguments": {"pause": 0.3}}
+LENET = {"network": "lenet", "arguments": {}}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,7 +44,7 @@ def importable() -> Iterator[None]:
 
 
 def config_of(out: Path, **changes: object) -> PretrainConfig:
-    values = {"out": str(out), "limit": 200, "epochs": 4, "generative_epochs": 3, "workers": 2, "seed": 4, **NETWORK}
+    values = {"out": str(out), "limit": 200, "epochs": 6, "generative_epochs": 3, "workers": 2, "seed": 4, **NETWORK}
     return PretrainConfig.parse(values | changes, where="test")
 
 
@@ -91,18 +93,18 @@ def test_a_worker_killed_within_an_epoch_costs_that_epoch_and_changes_nothing(
 
     def on_epoch(report: EpochReport) -> None:
         reports.append(report.epoch)
-        # In the middle of the next: an epoch takes at least 0.4 s.
-        if report.epoch in (1, 3):
-            threading.Timer(0.1, kill).start()
+        # In the middle of the next: an epoch takes at least 1.2 s. More kills than tries, but an epoch between.
+        if report.epoch < 5:
+            threading.Timer(0.3, kill).start()
 
     with caplog.at_level(logging.WARNING):
         stages.pretrain(config_of(place), on_epoch)
-    assert len(killed) == 2
+    assert len(killed) == 4
     assert all(len(pids) == 2 for pids, _ in killed)
-    assert reports == [1, 2, 3, 4]
+    assert reports == [1, 2, 3, 4, 5, 6]
     told = [record.getMessage() for record in caplog.records if "goes on after epoch" in record.getMessage()]
-    assert len(told) == 2
-    assert not set(killed[0][0]) & set(killed[1][0]), "the second kill met other processes than the first"
+    assert len(told) == 4
+    assert len({pid for pids, _ in killed for pid in pids}) == 8, "each kill met other processes than the ones before"
     same_outcome(place, undisturbed)
     assert sorted(path.name for path in place.iterdir()) == sorted(path.name for path in undisturbed.iterdir())
 
@@ -140,7 +142,7 @@ def test_workers_that_die_each_time_end_training_in_one_line_with_the_cause(
 ) -> None:
     place = tmp_path / "run"
     with pytest.raises(RaygenError, match="4 times in a row the workers failed before an epoch was done") as caught:
-        stages.pretrain(config_of(place, network=f"pretrain_networks:{network}", workers=1), ignore)
+        stages.pretrain(config_of(place, network=f"pretrain_networks:{network}", arguments={}, workers=1), ignore)
     message = str(caught.value)
     assert "\n" not in message
     assert any(part in message for part in cause.split("|")), message
@@ -155,7 +157,7 @@ def test_an_input_that_turns_out_wrong_ends_training_at_once_as_it_is(
         caplog.at_level(logging.WARNING),
         pytest.raises(SettingsError, match="learning_rate: the loss is nan in epoch"),
     ):
-        stages.pretrain(config_of(tmp_path / "run", learning_rate=1e30, network="lenet"), ignore)
+        stages.pretrain(config_of(tmp_path / "run", learning_rate=1e30, **LENET), ignore)
     assert not [record for record in caplog.records if "goes on" in record.getMessage()]
 
 

@@ -1,7 +1,9 @@
 """One run at a time in a folder: held by a process that lives, and by no other."""
 
+import fcntl
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -184,6 +186,22 @@ def test_of_many_that_come_at_once_one_gets_in(tmp_path):
     assert len(winners) >= 1
     assert all("another raygen works in it" in err for _, err, status in ended if status)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_looking_and_taking_are_one_step_on_a_local_disk(tmp_path):
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    other = hold(tmp_path)
+    try:
+        assert other.stdout is not None
+        # While another one looks, it must not: were it free to, it would be in long before this.
+        assert select.select([other.stdout], [], [], 5.0)[0] == []
+        assert not (tmp_path / "lock.json").exists()
+        os.close(descriptor)
+        assert held(other)
+    finally:
+        other.kill()
+        other.communicate()
 
 
 def test_two_at_a_time_are_never_inside(tmp_path):
