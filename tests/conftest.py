@@ -118,6 +118,12 @@ def launcher(launcher_at: Callable[[Path], Launcher], tmp_path: Path) -> Iterato
 
 
 @pytest.fixture(scope="session")
+def ray_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One home for every Ray of this process, which keeps the first access token that it reads there."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
 def lenet_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained LeNet as a raygen checkpoint."""
     from raygen.networks import NetworkSettings, load_network, save_checkpoint

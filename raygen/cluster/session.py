@@ -53,6 +53,11 @@ def session(address: str | None = None) -> Iterator[None]:
         raise _failure(where, error) from None
     try:
         yield
+    except SystemError as error:
+        # What a signal's handler raises while Ray waits comes out of its compiled code wrapped.
+        if isinstance(error.__cause__, BaseException) and not isinstance(error.__cause__, Exception):
+            raise error.__cause__ from None
+        raise
     finally:
         ray.shutdown()
 

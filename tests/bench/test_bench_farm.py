@@ -39,9 +39,9 @@ def test_a_gate_opens_when_the_last_has_come(tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_the_farm_is_measured_against_bare_processes_and_without_work(monkeypatch, tmp_path) -> None:
+def test_the_farm_is_measured_against_bare_processes_and_without_work(monkeypatch, ray_home) -> None:
     monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 2}')
-    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(ray_home))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     settings = FarmBenchSettings(units=4, draws=2, rounds=1, idle_units=50, virtual_units=0)
     results = list(bench_farm(settings))

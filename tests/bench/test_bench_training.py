@@ -56,6 +56,10 @@ def mnist(tmp_path):
     return tmp_path / "data"
 
 
+def times(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.mark.slow
 def test_the_table_is_the_mean_over_seeds_of_the_last_test_errors_and_goes_on_where_it_stopped(mnist, tmp_path):
     settings = Table1Settings(data=str(mnist), seeds=2, epochs=2, out=str(tmp_path / "runs"), processes=2)
@@ -75,9 +79,9 @@ def test_the_table_is_the_mean_over_seeds_of_the_last_test_errors_and_goes_on_wh
         assert row.value == pytest.approx(sum(errors[objective].values()) / 2)
         assert f" {objective} (" in row.case
     assert rows[3].value == pytest.approx(rows[0].value - rows[2].value)
-    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")}
+    written = times(tmp_path / "runs")
     assert list(bench_table1(settings)) == rows
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")} == written
+    assert times(tmp_path / "runs") == written
 
 
 def test_a_folder_without_mnist_is_refused_before_anything_trains(tmp_path):

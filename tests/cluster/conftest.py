@@ -8,12 +8,6 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture(scope="session")
-def ray_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One home for every Ray of this process, which keeps the first access token that it reads there."""
-    return tmp_path_factory.mktemp("home")
-
-
 @pytest.fixture(scope="module")
 def cluster(ray_home: Path) -> Iterator[None]:
     # Ray's sockets need a short path, which pytest's folders are not.
