@@ -34,7 +34,8 @@ def session(address: str | None = None) -> Iterator[None]:
         SettingsError: if there is no cluster at the address.
     """
     if ray.is_initialized():
-        yield
+        with _unwrapped():
+            yield
         return
     # Ray reads these when it starts: it sends no usage statistics.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -52,14 +53,21 @@ def session(address: str | None = None) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError) as error:
         raise _failure(where, error) from None
     try:
-        yield
-    except SystemError as error:
-        # What a signal's handler raises while Ray waits comes out of its compiled code wrapped.
-        if isinstance(error.__cause__, BaseException) and not isinstance(error.__cause__, Exception):
-            raise error.__cause__ from None
-        raise
+        with _unwrapped():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Let out what a signal's handler raises as it is: where Ray waits, it comes out of compiled code as another's."""
+    try:
+        yield
+    except SystemError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, Exception):
+            raise
+        raise error.__cause__ from None
 
 
 @contextmanager

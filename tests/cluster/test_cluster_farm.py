@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import signal
 import threading
@@ -203,3 +204,31 @@ def test_the_pool_is_what_fits_and_grows_only_where_it_is_asked_to() -> None:
     assert pool_size(5, 100, threads=1, gpus=0) == PoolSize(5, 100)
     with pytest.raises(SettingsError, match=r"^max_actors: 4 is under the 5 of actors"):
         pool_size(5, 4, threads=1, gpus=0)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_a_signals_handler_raises_while_ray_waits_is_what_is_raised() -> None:
+    import ray
+
+    from raygen.cluster import session
+
+    class StoppedError(BaseException):
+        pass
+
+    def stop(*_: object) -> None:
+        raise StoppedError
+
+    @ray.remote
+    def never() -> None:
+        threading.Event().wait()
+
+    before = signal.signal(signal.SIGTERM, stop)
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    reference = never.remote()
+    try:
+        timer.start()
+        with pytest.raises(StoppedError), session():
+            ray.wait([reference], timeout=60)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        ray.cancel(reference, force=True)
