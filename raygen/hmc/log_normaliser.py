@@ -19,7 +19,7 @@ from raygen.errors import SettingsError
 from raygen.hmc.kernel import Kernel
 from raygen.hmc.ladder import Annealing, Ladder, at_rest, find_ladder
 from raygen.hmc.state import ChainState, Parameters, ScoreFunction
-from raygen.hmc.streams import Streams
+from raygen.hmc.streams import Noise, Streams
 
 
 @dataclass(frozen=True)
@@ -128,28 +128,41 @@ def weigh(
                        for column in (ladder.tilt, ladder.step_size))  # fmt: skip
     state, alive = start, start.chains.score.isfinite()  # a chain without a finite score never moves
     for rung in range(start.rung + 1, rungs + 1):
-        chains, acceptance, divergences = state.chains, state.acceptance, state.divergences
         rise = tilt[:, rung].double() - tilt[:, rung - 1].double()
-        log_weight = state.log_weight + torch.where(alive, rise * chains.score.double(), -math.inf)
+        log_weight = state.log_weight + torch.where(alive, rise * state.chains.score.double(), -math.inf)
+        state = replace(state, rung=rung, log_weight=log_weight)
         for move in range(moves if rung < rungs else 0):
             noise = own.noise((rung - 1) * moves + move, shape)
-            chains, info = kernel.step(chains, Parameters(step_size[:, rung], tilt[:, rung]), score, noise)
-            acceptance = acceptance + info.acceptance.double()
-            divergences = divergences + info.diverged
-        state = Weighing(rung, chains, log_weight, acceptance, divergences)
+            state = _move(state, kernel, Parameters(step_size[:, rung], tilt[:, rung]), score, noise)
         if on_rung is not None:
             on_rung(state)
-    log_weights, living = state.log_weight.view(nodes, -1), alive.view(nodes, -1)
+    return _summarise(state, alive.view(nodes, -1), ladder, kernel, (rungs - 1) * moves)
+
+
+def _move(state: Weighing, kernel: Kernel, parameters: Parameters, score: ScoreFunction, noise: Noise) -> Weighing:
+    chains, info = kernel.step(state.chains, parameters, score, noise)
+    return replace(
+        state,
+        chains=chains,
+        acceptance=state.acceptance + info.acceptance.double(),
+        divergences=state.divergences + info.diverged,
+    )
+
+
+def _summarise(state: Weighing, living: Tensor, ladder: Ladder, kernel: Kernel, trajectories: int) -> LogNormaliser:
+    """Return each node's estimate from its chains, those ``living`` (nodes, chains), after so many trajectories."""
+    log_weights, acceptance, divergences = (
+        column.view(living.shape) for column in (state.log_weight, state.acceptance, state.divergences)
+    )
     log_z, standard_error, ess = _estimate(log_weights)
-    trajectories = (rungs - 1) * moves
     return LogNormaliser(
         log_z=log_z,
         standard_error=standard_error,
         ess=ess,
         log_weights=log_weights,
         dead=(~living).sum(1),
-        acceptance_rate=(state.acceptance.view(nodes, -1) * living).sum(1) / (living.sum(1) * trajectories),
-        divergences=(state.divergences.view(nodes, -1) * living).sum(1),
+        acceptance_rate=(acceptance * living).sum(1) / (living.sum(1) * trajectories),
+        divergences=(divergences * living).sum(1),
         ladder=ladder,
         gradients=1 + trajectories * kernel.steps,
     )

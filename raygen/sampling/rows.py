@@ -101,50 +101,62 @@ def make_rows(
         gradients: of each chain, warm-up included.
         seed: of the run.
     """
-    acceptance, diverged = trace.acceptance.mean(0), trace.diverged.sum(0)
+    of_chains = {
+        "tilt": parameters.tilt.tolist(),
+        "acceptance_rate": trace.acceptance.mean(0).tolist(),
+        "step_size": parameters.step_size.tolist(),
+        "gradients": gradients,
+        "divergences": trace.diverged.sum(0).tolist(),
+    }
     chains = len(draws[0].images) // len(facts)
-    contrast = [
-        float(parameters.tilt[n * chains]) ** 2
-        * float(torch.stack([draw.signal[n * chains : (n + 1) * chains] for draw in draws]).mean())
-        for n in range(len(facts))
-    ]
-    rows = [
-        {
-            "model": node.model,
-            "node": node.node,
-            "layer": node.layer,
-            "channel": node.channel,
-            "class_name": node.class_name,
-            "chain": chain,
-            "draw": index,
-            "image": {"bytes": draw.images[row], "path": None},
-            "image_low": float(draw.low[row]),
-            "image_high": float(draw.high[row]),
-            "score": float(draw.score[row]),
-            "energy": float(draw.energy[row]),
-            "winner": int(draw.winner[row]),
-            "tilt": float(parameters.tilt[row]),
-            "contrast": contrast[n],
-            "acceptance_rate": float(acceptance[row]),
-            "step_size": float(parameters.step_size[row]),
-            "gradients": gradients[row],
-            "divergences": int(diverged[row]),
-            "r_hat": node.diagnostics.r_hat,
-            "ess": node.diagnostics.ess_bulk,
-            "ess_tail": node.diagnostics.ess_tail,
-            "e_bfmi": node.diagnostics.bfmi,
-            "converged": node.converged,
-            "r_hat_nested": None if math.isnan(node.diagnostics.r_hat_nested) else node.diagnostics.r_hat_nested,
-            "trajectories": node.trajectories,
-            "stopped": node.stopped,
-            "seed": seed,
-            "quiet": node.quiet,
-        }
-        for n, node in enumerate(facts)
-        for chain, row in enumerate(range(n * chains, (n + 1) * chains))
-        for index, draw in enumerate(draws)
-    ]
+    rows: list[dict[str, object]] = []
+    for n, node in enumerate(facts):
+        own = range(n * chains, (n + 1) * chains)
+        of_node = {**_node_columns(node), "contrast": _contrast(draws, parameters, own), "seed": seed}
+        for chain, row in enumerate(own):
+            of_chain = {name: values[row] for name, values in of_chains.items()}
+            rows += [
+                {**of_node, "chain": chain, **of_chain, "draw": index, **_draw_columns(draw, row)}
+                for index, draw in enumerate(draws)
+            ]
     return pa.Table.from_pylist(rows, schema=SAMPLES)
+
+
+def _contrast(draws: Sequence[Draw], parameters: Parameters, own: range) -> float:
+    """Return the squared tilt times the mean signal of a node's chains, whose rows are ``own``."""
+    signals = torch.stack([draw.signal[own.start : own.stop] for draw in draws])
+    return float(parameters.tilt[own.start]) ** 2 * float(signals.mean())
+
+
+def _node_columns(node: NodeFacts) -> dict[str, object]:
+    nested = node.diagnostics.r_hat_nested
+    return {
+        "model": node.model,
+        "node": node.node,
+        "layer": node.layer,
+        "channel": node.channel,
+        "class_name": node.class_name,
+        "r_hat": node.diagnostics.r_hat,
+        "ess": node.diagnostics.ess_bulk,
+        "ess_tail": node.diagnostics.ess_tail,
+        "e_bfmi": node.diagnostics.bfmi,
+        "converged": node.converged,
+        "r_hat_nested": None if math.isnan(nested) else nested,
+        "trajectories": node.trajectories,
+        "stopped": node.stopped,
+        "quiet": node.quiet,
+    }
+
+
+def _draw_columns(draw: Draw, row: int) -> dict[str, object]:
+    return {
+        "image": {"bytes": draw.images[row], "path": None},
+        "image_low": float(draw.low[row]),
+        "image_high": float(draw.high[row]),
+        "score": float(draw.score[row]),
+        "energy": float(draw.energy[row]),
+        "winner": int(draw.winner[row]),
+    }
 
 
 def add_log_z(rows: pa.Table, found: Mapping[str, LogZ]) -> pa.Table:
