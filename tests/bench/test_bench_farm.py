@@ -45,5 +45,5 @@ def test_the_farm_is_measured_against_bare_processes_and_without_work(monkeypatc
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     settings = FarmBenchSettings(units=4, draws=2, rounds=1, idle_units=50, virtual_units=0)
     results = list(bench_farm(settings))
-    assert len({found.case for found in results}) == len(results) == 6
+    assert len({found.case for found in results}) == len(results) == 8
     assert all(math.isfinite(found.ratio) and found.value > 0 for found in results)
