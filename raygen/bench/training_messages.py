@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from raygen.bench.results import Result
 from raygen.tilting.losses import generative_terms
@@ -27,18 +27,31 @@ def normaliser_bytes(batches: Sequence[int]) -> Iterator[Result]:
     try:
         for batch in batches:
             told_too = _FLOAT * (_CLASSES + 1)
-            value = float(sum(_messages(batch)) - told_too)
+            value = float(_message_bytes(batch) - told_too)
             case = f"bytes of the normaliser a step, {_CLASSES} classes, batch {batch}, against 12 C"
             yield Result("training", case, value, "bytes", 12.0 * _CLASSES, value / (12 * _CLASSES))
     finally:
         dist.destroy_process_group()
 
 
-def _messages(batch: int) -> list[int]:
-    """Return the bytes of each all-reduce of a step."""
+def _message_bytes(batch: int) -> int:
+    """Return the bytes of a step's all-reduces."""
     scores = torch.randn(batch, _CLASSES, requires_grad=True)
     labels = torch.randint(0, _CLASSES, (batch,))
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
+    messages = _AllReduces()
+    with messages:
         generative_terms(scores, labels).loss.backward()  # type: ignore[no-untyped-call]
-    shapes = [event.input_shapes for event in profiled.events() if event.name == "gloo:all_reduce"]
-    return [_FLOAT * sum(math.prod(shape) for shape in inputs if shape) for inputs in shapes]
+    return messages.bytes
+
+
+class _AllReduces(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of each all-reduce within the block."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes: int = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.c10d.allreduce_.default:
+            self.bytes += sum(tensor.nbytes for tensor in args[0])
+        return func(*args, **(kwargs or {}))
