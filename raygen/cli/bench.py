@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 
@@ -23,6 +24,7 @@ from raygen.bench import (
     bench_table1,
     bench_training,
 )
+from raygen.cli.display import Display
 from raygen.cli.options import configured
 from raygen.cli.tables import table
 
@@ -43,7 +45,7 @@ def sampler(settings: SamplerBenchSettings, *, as_json: bool) -> None:
     Of the same network evaluations on the same batch; cheap forces with the plain network in float32; peak memory;
     and on CUDA the gradients with the device's peak.
     """
-    _print(bench_sampler(settings), as_json=as_json)
+    _print("sampler", bench_sampler(settings), as_json=as_json)
 
 
 @bench.command()
@@ -54,7 +56,7 @@ def kernels(settings: KernelsBenchSettings, *, as_json: bool) -> None:
 
     Gradients until the chains arrive, and effective sample size there. Takes some ten minutes.
     """
-    _print(bench_kernels(settings), as_json=as_json)
+    _print("kernels", bench_kernels(settings), as_json=as_json)
 
 
 @bench.command()
@@ -66,7 +68,7 @@ def farm(settings: FarmBenchSettings, *, as_json: bool) -> None:
     Against bare processes that do the same; with units without work; and its scheduler in virtual time, with thousands
     of actors. Takes some minutes.
     """
-    _print(bench_farm(settings), as_json=as_json)
+    _print("farm", bench_farm(settings), as_json=as_json)
 
 
 @bench.command()
@@ -78,7 +80,7 @@ def nodes(settings: NodesBenchSettings, *, as_json: bool) -> None:
     Gradients of early, middle and late convolutions with the network cut and cropped, against the whole network at
     full size; and many nodes of an early layer in one batch against one by one. Takes some minutes.
     """
-    _print(bench_nodes(settings), as_json=as_json)
+    _print("nodes", bench_nodes(settings), as_json=as_json)
 
 
 @bench.command()
@@ -90,7 +92,7 @@ def training(settings: TrainingBenchSettings, *, as_json: bool) -> None:
     Generative with discriminative steps; channels-last bfloat16 with a plain loop in float32; Ray Train with the loop
     alone, two workers with one; and the bytes of the normaliser's messages. One thread a process.
     """
-    _print(bench_training(settings), as_json=as_json)
+    _print("training", bench_training(settings), as_json=as_json)
 
 
 @bench.command()
@@ -102,19 +104,30 @@ def table1(settings: Table1Settings, *, as_json: bool) -> None:
     LeNet on MNIST, discriminative, generative, and generative then discriminative, for several seeds, beside the
     paper's test errors. Takes half an hour on two cores; with --out a stopped one goes on.
     """
-    _print(bench_table1(settings), as_json=as_json)
+    _print("table1", bench_table1(settings), as_json=as_json)
 
 
-def _print(results: Iterable[Result], *, as_json: bool) -> None:
+def _print(name: str, results: Iterable[Result], *, as_json: bool) -> None:
     if as_json:
         for result in results:
             click.echo(json.dumps(asdict(result)))
         return
-    rows = [
-        (found.case, _figure(found.value), found.unit, _figure(found.baseline), f"{found.ratio:.3f}")
-        for found in results
-    ]
+    found = _watch(name, results)
+    rows = [(each.case, _figure(each.value), each.unit, _figure(each.baseline), f"{each.ratio:.3f}") for each in found]
     click.echo(table(("case", "value", "unit", "baseline", "ratio"), rows))
+
+
+def _watch(name: str, results: Iterable[Result]) -> list[Result]:
+    """Tell each case as soon as it is measured: of a benchmark that is stopped, those are known."""
+    display, found = Display(sys.stderr), []
+    display.stage(f"bench {name}")
+    try:
+        for result in results:
+            display.say(f"{result.case}: {_figure(result.value)} {result.unit}, ratio {result.ratio:.3f}")
+            found.append(result)
+    finally:
+        display.close()
+    return found
 
 
 def _figure(value: float) -> str:
