@@ -2,14 +2,12 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +22,6 @@ from raygen.store import Run
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 LONG = {"nodes": "conv1:0-7", "chains": 2, "draws": 60, "thin": 4, "warm_up": 8, "steps": 2, "batch": 2, "seed": 5}
-
-
-@pytest.fixture(scope="module")
-def wide_cluster(ray_home: Path) -> Iterator[None]:
-    """A Ray of four CPUs, however many there are."""
-    scratch = tempfile.mkdtemp(prefix="rg-")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", scratch)
-        patch.setenv("HOME", str(ray_home))
-        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 4}')
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.delenv("RAY_ADDRESS", raising=False)
-        from raygen.cluster import session
-
-        with session():
-            yield
-    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def config_of(weights: Path, out: Path, **changes: object) -> SampleConfig:

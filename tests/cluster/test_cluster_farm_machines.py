@@ -1,13 +1,12 @@
 """A farm on several machines, all of them this one: machines that are lost, drained, and come to it."""
 
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_rooms import many_machines
 
 from raygen import stages
 from raygen.config import SampleConfig
@@ -22,29 +21,8 @@ LONG = {"nodes": "conv1:0-7", "chains": 2, "draws": 60, "thin": 4, "warm_up": 8,
 
 @pytest.fixture
 def machines(ray_home: Path) -> Iterator[Any]:
-    """A head without CPUs; tests add machines."""
-    scratch = tempfile.mkdtemp(prefix="rg-")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", scratch)
-        patch.setenv("HOME", str(ray_home))
-        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.delenv("RAY_ADDRESS", raising=False)
-        import ray
-        from ray.cluster_utils import Cluster
-
-        from raygen.cluster import session
-
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        try:
-            with session(cluster.address):
-                yield cluster
-        finally:
-            ray.shutdown()
-            cluster.shutdown()
-    shutil.rmtree(scratch, ignore_errors=True)
+    with many_machines(ray_home, RAY_AUTH_MODE="disabled") as cluster:
+        yield cluster
 
 
 def config_of(weights: Path, out: Path, **changes: object) -> SampleConfig:

@@ -1,8 +1,6 @@
 """Machines that come, go, and say that they will go, while a network is trained on them: several Rays on loopback."""
 
 import logging
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pretrain_networks import search_path
+from ray_rooms import many_machines
 from safetensors.torch import load_file
 
 from raygen.cluster import Workers, pretrain
@@ -30,28 +29,10 @@ pytestmark = [
 
 @pytest.fixture
 def machines(ray_home: Path) -> Iterator[Any]:
-    """A cluster whose head has no CPU for workers."""
-    import ray
-    from ray.cluster_utils import Cluster
-
-    # Ray's sockets need a short path, which pytest's folders are not.
-    scratch = tempfile.mkdtemp(prefix="rg-")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", scratch)
-        patch.setenv("HOME", str(ray_home))
-        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("PYTHONPATH", search_path())
-        # A machine that has just died is counted on for as long.
-        patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
-        patch.delenv("RAY_ADDRESS", raising=False)
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+    # A machine that has just died is counted on for as long.
+    patience = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15"}
+    with many_machines(ray_home, RAY_AUTH_MODE="disabled", PYTHONPATH=search_path(), **patience) as cluster:
         yield cluster
-        ray.shutdown()
-        cluster.shutdown()
-    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def task_at(place: Path, epochs: int, pause: float = 0.5) -> TrainingTask:

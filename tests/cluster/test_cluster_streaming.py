@@ -1,8 +1,6 @@
 """Pictures through Ray Data: what a plain stream gives, bit for bit, from CPUs beside those that train."""
 
 import io
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,6 @@ import torch
 from PIL import Image
 from ray.train.torch import TorchTrainer
 
-from raygen.cluster import session
 from raygen.cluster.streaming import RayReader, _least, check_spare, spare_cpus, through_ray
 from raygen.data import DataSettings, PictureStream, Share, digits, open_data
 from raygen.errors import DataError, SettingsError
@@ -25,25 +22,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Exception ignored in.*ray-data:pytest.PytestUnraisableExceptionWarning"),
 ]
 
-CPUS = 4
+CPUS = 4  # of the wide cluster
 SHAPE = (3, 8, 8)
-
-
-@pytest.fixture(scope="module")
-def four_cpus(ray_home):
-    # Ray's sockets need a short path, which pytest's folders are not.
-    scratch = tempfile.mkdtemp(prefix="rg-")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", scratch)
-        patch.setenv("HOME", str(ray_home))
-        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_OVERRIDE_RESOURCES", f'{{"CPU": {CPUS}}}')
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.delenv("RAY_ADDRESS", raising=False)
-        with session():
-            yield
-    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def png(number):
@@ -89,7 +69,7 @@ def same(batches, others):
     )
 
 
-def test_batches_are_those_of_the_plain_stream_bit_for_bit(four_cpus, streams):
+def test_batches_are_those_of_the_plain_stream_bit_for_bit(wide_cluster, streams):
     plain, _ = streams
     through = through_ray(plain, workers=1, held=1)
     for number in (0, 1):
@@ -103,7 +83,7 @@ def test_batches_are_those_of_the_plain_stream_bit_for_bit(four_cpus, streams):
     )
 
 
-def test_two_shares_at_once_give_every_picture_once(four_cpus, streams):
+def test_two_shares_at_once_give_every_picture_once(wide_cluster, streams):
     plain, _ = streams
     through = [through_ray(plain, workers=2, held=1) for _ in range(2)]
     passes = [source.epoch(5, 0, 50, Share(rank, 2)) for rank, source in enumerate(through)]
@@ -114,21 +94,21 @@ def test_two_shares_at_once_give_every_picture_once(four_cpus, streams):
     assert sum(len(source.skipped) for source in through) == 2
 
 
-def test_testing_images_are_given_unchanged_and_in_order(four_cpus, streams):
+def test_testing_images_are_given_unchanged_and_in_order(wide_cluster, streams):
     _, plain = streams
     through = through_ray(plain, workers=2, held=1)
     for rank in range(3):
         assert same(list(through.once(6, Share(rank, 3))), list(plain.once(6, Share(rank, 3))))
 
 
-def test_more_corrupt_pictures_than_the_limit_are_the_same_error(four_cpus, streams):
+def test_more_corrupt_pictures_than_the_limit_are_the_same_error(wide_cluster, streams):
     plain, _ = streams
     strict = PictureStream(plain.listing, SHAPE, corrupt_limit=1, reader=RayReader(1, 1))
     with pytest.raises(DataError, match="2 pictures cannot be read, above the limit of 1"):
         list(strict.epoch(5, 0, 50, Share()))
 
 
-def test_a_torn_file_is_the_same_error(four_cpus, tmp_path):
+def test_a_torn_file_is_the_same_error(wide_cluster, tmp_path):
     write_parquet(tmp_path)
     plain, _ = open_data(DataSettings(data="parquet", data_root=str(tmp_path), stream=True), SHAPE)
     torn = tmp_path / "train-0.parquet"
@@ -137,7 +117,7 @@ def test_a_torn_file_is_the_same_error(four_cpus, tmp_path):
         list(through_ray(plain, workers=1, held=1).epoch(5, 0, 50, Share()))
 
 
-def test_a_pass_may_be_left_and_another_begun(four_cpus, streams):
+def test_a_pass_may_be_left_and_another_begun(wide_cluster, streams):
     plain, _ = streams
     through = through_ray(plain, workers=1, held=1)
     for _ in range(2):
@@ -148,7 +128,7 @@ def test_a_pass_may_be_left_and_another_begun(four_cpus, streams):
 
 
 @pytest.mark.slow
-def test_it_runs_inside_training_workers_beside_the_cpus_that_they_hold(four_cpus, streams, tmp_path):
+def test_it_runs_inside_training_workers_beside_the_cpus_that_they_hold(wide_cluster, streams, tmp_path):
     plain, _ = streams
     found = tmp_path / "found"
     found.mkdir()
@@ -175,7 +155,7 @@ def test_it_runs_inside_training_workers_beside_the_cpus_that_they_hold(four_cpu
         assert all(torch.equal(labels, batch.labels) for (_, labels), batch in zip(read, wanted, strict=True))
 
 
-def test_a_cluster_without_a_cpu_to_spare_is_refused_at_once(four_cpus, streams):
+def test_a_cluster_without_a_cpu_to_spare_is_refused_at_once(wide_cluster, streams):
     plain, _ = streams
     assert spare_cpus(2, 1) == CPUS - 2
     check_spare(plain, workers=CPUS - 1, held=1)
@@ -192,7 +172,7 @@ def test_tasks_are_neither_too_many_nor_too_large():
     assert _least(10, 2**27) == 1
 
 
-def test_images_in_memory_need_no_reader(four_cpus):
+def test_images_in_memory_need_no_reader(wide_cluster):
     train, _ = digits()
     check_spare(train, workers=CPUS, held=1)
     assert through_ray(train, workers=CPUS, held=1) is train

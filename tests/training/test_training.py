@@ -7,18 +7,16 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from small_training import blobs, small_network
 from torch import nn
 
-from raygen.data import ImageSet, digits
+from raygen.data import digits
 from raygen.errors import DataError, SettingsError, WeightsError
 from raygen.networks.architectures import lenet
 from raygen.training import (
     EpochReport,
     TrainingSettings,
-    evaluate,
     learning_rate,
-    log_normaliser_of,
-    make_scorer,
     phase_of,
     train,
 )
@@ -27,30 +25,6 @@ from raygen.training.sharing import GradientBuffer
 
 CPU = torch.device("cpu")
 QUICK = TrainingSettings(epochs=4, generative_epochs=2, batch_size=16)
-
-
-def blobs(n, seed=0):
-    """Three classes, each with a bright row of its own in noise."""
-    draw = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, 3, (n,), generator=draw)
-    images = torch.randint(0, 120, (n, 1, 6, 6), generator=draw, dtype=torch.uint8)
-    images[torch.arange(n), 0, 2 * labels] += 100
-    return ImageSet("blobs", images, labels, ("top", "middle", "bottom"))
-
-
-class Flat(nn.Module):
-    """As many networks flatten their maps; an empty batch has no answer to -1."""
-
-    def forward(self, x):
-        return x.reshape(len(x), -1)
-
-
-def small_network(dropout=0.0, norm=False):
-    torch.manual_seed(3)
-    layers = [nn.Conv2d(1, 4, 3), nn.ReLU(), Flat(), nn.Dropout(dropout), nn.Linear(64, 3)]
-    if norm:
-        layers.insert(1, nn.BatchNorm2d(4))
-    return nn.Sequential(*layers)
 
 
 def run(module, settings=QUICK, *, images=None, seed=0, **more):
@@ -301,63 +275,6 @@ def test_bfloat16_arithmetic_gives_nearly_the_same_run():
     for report, right in zip(low.history, exact.history, strict=True):
         assert report.loss == pytest.approx(right.loss, rel=0.02)
     assert low.history[0].loss != exact.history[0].loss
-
-
-# --- evaluation ------------------------------------------------------------------------------------------------------
-
-
-def test_evaluation_agrees_with_its_definition():
-    module, images = small_network().eval(), blobs(700, 2)  # more than one batch
-    scorer = make_scorer([0.2], [0.5], 3, "float32", module)
-    log_z = log_normaliser_of(module, images, scorer)
-    scores = module((images.images / 255 - 0.2) / 0.5).detach().double()
-    torch.testing.assert_close(log_z, scores.exp().mean(0).log(), rtol=1e-5, atol=1e-6)
-    biases = torch.tensor([0.5, -0.1, 0.0])
-    found = evaluate(module, images, biases, scorer)
-    assert found.error == pytest.approx((scores.argmax(1) != images.labels).double().mean().item())
-    assert found.error_calibrated == pytest.approx(
-        ((scores + biases).argmax(1) != images.labels).double().mean().item()
-    )
-    for nll, a in ((found.negative_log_likelihood, 0), (found.negative_log_likelihood_calibrated, biases)):
-        assert nll == pytest.approx(nn.functional.cross_entropy(scores + a, images.labels).item(), rel=1e-5)
-
-
-class Table(nn.Module):
-    """Gives every image the scores that its first pixel points to."""
-
-    def __init__(self, rows):
-        super().__init__()
-        self.rows = nn.Parameter(rows)
-
-    def forward(self, x):
-        return self.rows[x[:, 0, 0, 0].round().long()]
-
-
-def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy_bin_by_bin():
-    # Ten images of confidence 0.9 of which 5 are right, and four of confidence 0.6 of which 3 are right.
-    p = torch.tensor([[0.9, 0.1], [0.4, 0.6]]).log()
-    images = torch.zeros(14, 1, 1, 1, dtype=torch.uint8)
-    images[10:] = 1
-    labels = torch.tensor([0] * 5 + [1] * 5 + [1] * 3 + [0])
-    found = evaluate(
-        module := Table(p),
-        ImageSet("two", images, labels, ("a", "b")),
-        torch.tensor([0.0, 100.0]),  # calibrated, all is "b" with confidence 1
-        make_scorer([0.0], [1 / 255], 2, "float32", module),
-    )
-    assert found.error == pytest.approx(6 / 14)
-    assert found.calibration_error == pytest.approx((10 * 0.4 + 4 * 0.15) / 14, rel=1e-6)
-    assert found.error_calibrated == pytest.approx(6 / 14)
-    assert found.calibration_error_calibrated == pytest.approx(6 / 14)
-
-
-def test_images_without_label_are_not_judged():
-    module, images = small_network(), blobs(50, 2)
-    scorer = make_scorer([0.0], [1.0], 3, "float32", module)
-    mixed = replace(images, labels=torch.where(torch.arange(50) < 20, images.labels, -1))
-    assert evaluate(module, mixed, torch.zeros(3), scorer) == evaluate(
-        module, images.subset(range(20)), torch.zeros(3), scorer
-    )
 
 
 # --- many processes --------------------------------------------------------------------------------------------------
