@@ -11,7 +11,7 @@ from raygen.bench.training_messages import normaliser_bytes
 from raygen.bench.training_runs import against_plain_loop, two_workers
 from raygen.bench.training_steps import Steps, plain_loop
 from raygen.data import DataSettings
-from raygen.sampling import keep_freed_memory
+from raygen.networks import keep_freed_memory
 from raygen.training import Precision
 
 _PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
@@ -38,12 +38,13 @@ def bench_training(settings: TrainingBenchSettings) -> Iterator[Result]:
                 "training", f"{network} batch {batch}, generative against discriminative steps, {precision}",
                 steps.ours(precision, 1.0), steps.ours(precision, 0.0), rounds=settings.rounds, unit="images/s",
             )  # fmt: skip
-    steps = Steps("lenet", 64, 30)
-    for precision in _PRECISIONS:
-        yield compare(
-            "training", f"lenet batch 64, generative, channels-last {precision}, against a plain loop in float32",
-            steps.ours(precision, 1.0), plain_loop(steps), rounds=settings.rounds, unit="images/s",
-        )  # fmt: skip
+    steps = Steps(*networks[0])
+    with plain_loop(*networks[0]) as plain:
+        for precision in _PRECISIONS:
+            yield compare(
+                "training", f"lenet batch 64, generative, channels-last {precision}, against a plain loop in float32",
+                steps.ours(precision, 1.0), plain, rounds=settings.rounds, unit="images/s",
+            )  # fmt: skip
     yield from normaliser_bytes((64, 256))
     if settings.ray:
         yield against_plain_loop(DataSettings.part_of(settings), settings.run_epochs, settings.run_rounds)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -75,8 +78,31 @@ def _untrained(network: str) -> NetworkSettings:
     return NetworkSettings.parse({"network": network, "weights": "random"}, where="bench")
 
 
-def plain_loop(steps: Steps) -> Work:
-    """Return the loop that everyone writes first: cross entropy in contiguous float32."""
+@contextmanager
+def plain_loop(network: str, batch: int, number: int) -> Iterator[Work]:
+    """Give the loop that everyone writes first, cross entropy in contiguous float32, on the images of :class:`Steps`.
+
+    It runs in a process of its own, whose memory nobody has asked to be kept, as in everyone's.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(network, batch, number)) as pool:
+        yield lambda: pool.submit(_go_on).result()
+
+
+_plain: list[Work] = []
+"""Of the process: its loop."""
+
+
+def _begin(network: str, batch: int, number: int) -> None:
+    _plain.append(make_plain_loop(Steps(network, batch, number)))
+
+
+def _go_on() -> float:
+    return _plain[0]()
+
+
+def make_plain_loop(steps: Steps) -> Work:
+    """Return the loop of ``plain_loop``, in this process."""
     module = steps.module().to(memory_format=torch.contiguous_format)
     optimiser = torch.optim.SGD(module.parameters(), lr=_RATE, momentum=0.9, weight_decay=5e-4)
     mean, std = (torch.tensor(values)[:, None, None] for values in (steps.network.mean, steps.network.std))

@@ -10,7 +10,7 @@ import ray
 import torch
 
 from raygen.errors import RaygenError, StoreError
-from raygen.networks import Network
+from raygen.networks import Network, keep_freed_memory
 from raygen.sampling import (
     Profile,
     SamplingSettings,
@@ -18,7 +18,6 @@ from raygen.sampling import (
     UnitProgress,
     UnitReport,
     UnitSampler,
-    keep_freed_memory,
     sample_unit,
 )
 from raygen.store import Run, Unit

@@ -20,7 +20,7 @@ from ray import tune
 
 from raygen.cluster.session import capacity
 from raygen.errors import UnfinishedError
-from raygen.networks import Network
+from raygen.networks import Network, keep_freed_memory
 from raygen.sampling import SamplingSettings, Source, UnitSampler
 from raygen.store import Location, Unit, claim
 
@@ -142,6 +142,7 @@ def _run_trials(
     def trial(config: Mapping[str, Any]) -> None:
         contrast, step_size = config["pair"]
         torch.set_num_threads(threads)
+        keep_freed_memory()
         evaluation = evaluate(ray.get(shared), contrast, step_size, torch.device("cuda" if gpus else "cpu"))
         location.write(_name((contrast, step_size)), json.dumps(asdict(evaluation)).encode())
         tune.report({**asdict(evaluation), "worth": evaluation.worth})

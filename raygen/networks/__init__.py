@@ -7,6 +7,7 @@ from raygen.networks.factories import known_networks
 from raygen.networks.layers import Layer, list_layers
 from raygen.networks.liveness import quiet_nodes
 from raygen.networks.loading import load_network
+from raygen.networks.memory import keep_freed_memory
 from raygen.networks.network import Network, NetworkSettings, hash_weights, wrap_network
 from raygen.networks.nodes import Node, node_label, read_node, sum_node
 from raygen.networks.parsing import parse_nodes
@@ -30,6 +31,7 @@ __all__ = [
     "cut_for",
     "cut_network",
     "hash_weights",
+    "keep_freed_memory",
     "known_networks",
     "lenet",
     "list_layers",

@@ -1,7 +1,6 @@
 """One unit's chains, and a run of many units: from a node to rows in the store. Runs without Ray."""
 
 from raygen.sampling.costs import LayerCost, PlanReport, reckon
-from raygen.sampling.memory import keep_freed_memory
 from raygen.sampling.planning import plan_units
 from raygen.sampling.progress import UnitProgress
 from raygen.sampling.reference import SavedReference, Source, check_saved, fit_reference, make_reference
@@ -31,7 +30,6 @@ __all__ = [
     "check_saved",
     "describe_nodes",
     "fit_reference",
-    "keep_freed_memory",
     "make_reference",
     "plan_units",
     "read_status",

@@ -11,12 +11,12 @@ import torch
 from raygen.config import SampleConfig
 from raygen.errors import UnfinishedError
 from raygen.hmc.export import Groups
+from raygen.networks import keep_freed_memory
 from raygen.sampling import (
     FarmReport,
     PlanReport,
     StatusWriter,
     UnitSampler,
-    keep_freed_memory,
     reckon,
     sample_here,
     trace_nodes,

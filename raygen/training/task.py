@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from raygen.data import DataSettings, ImageSource, open_data
-from raygen.networks import NetworkSettings, load_network
+from raygen.networks import NetworkSettings, keep_freed_memory, load_network
 from raygen.training.folder import TrainingFolder
 from raygen.training.loop import train
 from raygen.training.reports import EpochReport, TrainingResult
@@ -61,6 +61,7 @@ def run_task(task: TrainingTask, on_epoch: Callable[[EpochReport], None], opener
         InputError: as loading, data and training do.
     """
     torch.set_num_threads(task.threads)
+    keep_freed_memory()
     first = place()[0] == 0
     device = torch.device("cuda" if task.gpu else "cpu")
     resume = _common_state(task.folder, device)

@@ -6,7 +6,7 @@ import torch
 
 from raygen.bench import Table1Settings, bench_table1
 from raygen.bench.training_messages import normaliser_bytes
-from raygen.bench.training_steps import Steps, plain_loop
+from raygen.bench.training_steps import Steps, make_plain_loop, plain_loop
 from raygen.errors import DataError
 from raygen.store import Location
 from raygen.training import TrainingFolder
@@ -30,7 +30,7 @@ def test_both_loops_train_on_every_image_and_change_the_network():
     steps = Steps("lenet", 4, 3)
     made = []
     steps.module = lambda: made.append(Steps.module(steps)) or made[-1]
-    works = [steps.ours("float32", 1.0), steps.ours("bfloat16", 0.0), plain_loop(steps)]
+    works = [steps.ours("float32", 1.0), steps.ours("bfloat16", 0.0), make_plain_loop(steps)]
     before = [[p.detach().clone() for p in module.parameters()] for module in made]
     assert [work() for work in works] == [12.0] * 3
     for module, start in zip(made, before, strict=True):
@@ -38,6 +38,11 @@ def test_both_loops_train_on_every_image_and_change_the_network():
         assert all(moved)
         # Small steps: the speed must not be that of a network that has left its range.
         assert all((p - old).abs().max() < 0.1 for p, old in zip(module.parameters(), start, strict=True))
+
+
+def test_the_plain_loop_trains_on_every_image_in_a_process_of_its_own():
+    with plain_loop("lenet", 4, 3) as work:
+        assert [work(), work()] == [12.0, 12.0]
 
 
 def write_idx(path, array):

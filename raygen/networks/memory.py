@@ -15,7 +15,7 @@ def keep_freed_memory() -> bool:
 
     A network's intermediate images are tens of megabytes, allocated and freed at every gradient. Returned to the kernel
     each time, their pages are zeroed and mapped anew each time, which took a tenth of the sampler's time on LeNet in
-    float32. Does nothing where the C library is another.
+    float32, and as much of a training step's. Does nothing where the C library is another.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

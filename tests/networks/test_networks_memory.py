@@ -7,7 +7,7 @@ import pytest
 COUNT = """
 import resource
 import torch
-from raygen.sampling import keep_freed_memory
+from raygen.networks import keep_freed_memory
 
 assert keep_freed_memory()
 torch.ones(16 * 2**20)  # 64 MB, freed at once
