@@ -23,7 +23,7 @@ class TrainingBenchSettings(DataSettings):
     rounds: int = Field(9, ge=1, description="counted rounds; their median is told")
     alexnet: bool = Field(True, description="also measure steps of AlexNet, which take some seconds each on a CPU")
     ray: bool = Field(True, description="also measure whole runs on Ray Train, which take some minutes")
-    run_epochs: int = Field(30, ge=3, description="epochs of each of these runs")
+    run_epochs: int = Field(60, ge=3, description="epochs of each of these runs; the first third does not count")
     run_rounds: int = Field(3, ge=1, description="counted rounds of these runs; their median is told")
 
 
