@@ -3,32 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+_FIRST_PART, _PART = 2**20, 25 * 2**20
+"""Bytes from which on a part of the gradient is sent: early what is there first, then in messages that fill the wire
+(the sizes of PyTorch's DistributedDataParallel; Li et al., VLDB 2020, section 3.2.3)."""
+
 
 class GradientBuffer:
-    """The gradients of a module, laid out in one tensor, so that one all-reduce sums them without a copy.
+    """The gradients of a module, laid out in one tensor, summed over the processes part by part without a copy.
 
-    A plain sum, since the losses' gradients are shares of the global one. DistributedDataParallel would average,
-    refuse a process without images, and choose its layout anew after the first step, so that a restarted run of three
-    processes or more would round otherwise than one that went through.
+    A part is sent while the backward pass still fills the later ones. A plain sum, since the losses' gradients are
+    shares of the global one. DistributedDataParallel would average, refuse a process without images, and choose its
+    layout anew after the first step, so that a restarted run of three processes or more would round otherwise than one
+    that went through.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        # The backward pass comes upon the last parameters first.
+        self._parameters = [parameter for parameter in parameters if parameter.requires_grad][::-1]
+        self._parts: list[_Part] = []
         self._flat = [self._lay_out(dtype) for dtype in sorted({p.dtype for p in self._parameters}, key=str)]
+        self._sent: list[dist.Work] = []
+        self._hooks = [
+            parameter.register_post_accumulate_grad_hook(lambda _, part=part: self._filled(part))  # type: ignore[no-untyped-call]
+            for part in self._parts
+            for parameter in part.parameters
+        ]
 
     def _lay_out(self, dtype: torch.dtype) -> Tensor:
         members = [parameter for parameter in self._parameters if parameter.dtype == dtype]
         flat = torch.zeros(sum(p.numel() for p in members), dtype=dtype, device=members[0].device)
-        start = 0
+        start = sent = 0
+        part: list[nn.Parameter] = []
         for parameter in members:
             # The parameter's own strides (channels-last), else every step would reorder the gradient.
             parameter.grad = flat.as_strided(parameter.size(), parameter.stride(), start)
             start += parameter.numel()
+            part.append(parameter)
+            full = (start - sent) * flat.element_size() >= (_PART if self._parts else _FIRST_PART)
+            if full or parameter is members[-1]:
+                self._parts.append(_Part(flat[sent:start], part))
+                sent, part = start, []
         return flat
 
     def zero(self) -> None:
@@ -36,11 +56,34 @@ class GradientBuffer:
         for flat in self._flat:
             flat.zero_()
 
+    def expect(self) -> None:
+        """Say that the next backward pass is the step's last, so that what it has filled may be sent."""
+        if dist.is_initialized():
+            for part in self._parts:
+                part.missing = len(part.parameters)
+
+    def _filled(self, part: _Part) -> None:
+        """Note that a parameter of ``part`` has its gradient, and send what is complete."""
+        part.missing -= 1
+        # In order of the parts, else two processes whose gradients come in another order would wait for ever.
+        while len(self._sent) < len(self._parts) and self._parts[len(self._sent)].missing == 0:
+            self._send()
+
+    def _send(self) -> None:
+        self._sent.append(dist.all_reduce(self._parts[len(self._sent)].flat, async_op=True))
+
     def sum_over_processes(self) -> None:
         """Put the sum over all processes in place of this one's gradients."""
-        if dist.is_initialized():
-            for flat in self._flat:
-                dist.all_reduce(flat)
+        if not dist.is_initialized():
+            return
+        # Some gradients never come: of a process without images, of a parameter without part in the scores.
+        while len(self._sent) < len(self._parts):
+            self._send()
+        for work in self._sent:
+            work.wait()
+        self._sent.clear()
+        for part in self._parts:
+            part.missing = -1
 
     def clip(self, norm: float) -> None:
         """Scale all gradients down to the norm given, where theirs, over all parameters, is larger."""
@@ -52,6 +95,8 @@ class GradientBuffer:
 
     def release(self) -> None:
         """Take the gradients from the parameters."""
+        for hook in self._hooks:
+            hook.remove()
         for parameter in self._parameters:
             parameter.grad = None
 
@@ -89,3 +134,18 @@ def _broadcast(tensor: Tensor) -> None:
     dist.broadcast(whole, src=0)
     if whole is not tensor:
         tensor.copy_(whole)
+
+
+@dataclass
+class _Part:
+    """Gradients that are sent as one message.
+
+    Attributes:
+        flat: all of them.
+        parameters: whose they are.
+        missing: how many have not come yet; below 0 while none are waited for.
+    """
+
+    flat: Tensor
+    parameters: list[nn.Parameter]
+    missing: int = -1

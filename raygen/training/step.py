@@ -62,11 +62,10 @@ def training_step(
         optimiser: its rates are set.
     """
     gradients.zero()
-    scored = _pieces(module, batch, recipe)
+    scored = _pieces(module, batch, recipe, gradients)
     loss, terms = _objective(scored.scores, batch.labels, recipe.weight)
     if len(batch.labels):
-        loss.backward()  # type: ignore[no-untyped-call]
-        scored.backward()
+        scored.backward(loss)
     gradients.sum_over_processes()
     if recipe.clip_norm is not None:
         gradients.clip(recipe.clip_norm)
@@ -85,16 +84,21 @@ def _objective(scores: Tensor, labels: Tensor, weight: float) -> tuple[Tensor, G
 
 @dataclass(frozen=True)
 class _Scored:
-    """The scores (n, C) of a shard, and how their gradient goes on into the network once the loss has given it."""
+    """The scores (n, C) of a shard, and how the gradient of their loss goes back into the network."""
 
     scores: Tensor
-    backward: Callable[[], None]
+    backward: Callable[[Tensor], None]
 
 
-def _pieces(module: nn.Module, batch: Batch, recipe: Recipe) -> _Scored:
+def _pieces(module: nn.Module, batch: Batch, recipe: Recipe, gradients: GradientBuffer) -> _Scored:
     size, n = recipe.micro_batch, len(batch.labels)
     if size is None or n <= size:
-        return _Scored(recipe.scorer.scores(module, batch.images), lambda: None)
+
+        def whole(loss: Tensor) -> None:
+            gradients.expect()
+            loss.backward()  # type: ignore[no-untyped-call]
+
+        return _Scored(recipe.scorer.scores(module, batch.images), whole)
     # The normaliser needs the scores of the whole batch before the first image can be gone back through: so all
     # scores without a graph first, then each piece once more, with the same random numbers (dropout).
     pieces = batch.images.split(size)  # type: ignore[no-untyped-call]
@@ -110,13 +114,17 @@ def _pieces(module: nn.Module, batch: Batch, recipe: Recipe) -> _Scored:
             buffer.copy_(value)
     scores = torch.cat(rows).requires_grad_()
 
-    def backward() -> None:
-        assert scores.grad is not None  # the loss has gone back
+    def in_pieces(loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert scores.grad is not None
         for piece, state, gradient in zip(pieces, before, scores.grad.split(size), strict=True):  # type: ignore[no-untyped-call]
             state.restore()
-            recipe.scorer.scores(module, piece).backward(gradient)  # type: ignore[no-untyped-call]
+            found = recipe.scorer.scores(module, piece)
+            if piece is pieces[-1]:
+                gradients.expect()
+            found.backward(gradient)  # type: ignore[no-untyped-call]
 
-    return _Scored(scores, backward)
+    return _Scored(scores, in_pieces)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import nn
 from raygen.data import Batch
 from raygen.errors import SettingsError
 from raygen.tilting.losses import generative_terms
-from raygen.training import TrainingSettings, make_scorer, phase_of, switch_epoch
+from raygen.training import TrainingSettings, make_scorer, phase_of, sharing, switch_epoch
 from raygen.training.sharing import GradientBuffer
 from raygen.training.step import Recipe, training_step
 
@@ -185,24 +185,26 @@ def worker(rank, processes, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=processes)
     whole, found = a_batch(), []
-    # The second process holds one image only, which needs no pieces where the first needs three.
-    mine = slice(0, 22) if rank == 0 else slice(22, 23)
+    # The second process holds one image only, which needs no pieces where the first needs three; the third none.
+    mine = (slice(0, 22), slice(22, 23), slice(23, 23))[rank]
     shard = Batch(whole.images[mine], whole.labels[mine])
     for weight in (0.0, 0.3, 1.0):
-        step, gradient = gradient_of(Mean().double(), shard, weight=weight, micro_batch=8, clip_norm=0.05)
-        found.append((step.loss.item(), gradient))
+        for part in (2**20, 1):  # the gradient in one message, and each parameter's in one of its own
+            sharing._FIRST_PART = sharing._PART = part
+            step, gradient = gradient_of(Mean().double(), shard, weight=weight, micro_batch=8, clip_norm=0.05)
+            found.append((weight, step.loss.item(), gradient))
     torch.save(found, Path(folder) / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
 
-def test_processes_with_shards_of_any_size_in_pieces_make_the_step_of_one(tmp_path, monkeypatch):
+def test_processes_with_shards_of_any_size_in_pieces_and_messages_make_the_step_of_one(tmp_path, monkeypatch):
     if sys.platform == "linux":
         monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    mp.spawn(worker, (2, tmp_path), nprocs=2)
-    for rank in range(2):
+    mp.spawn(worker, (3, tmp_path), nprocs=3)
+    for rank in range(3):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        for weight, (loss, gradient) in zip((0.0, 0.3, 1.0), found, strict=True):
+        for weight, loss, gradient in found:
             right_loss, right = by_autograd(Mean().double(), a_batch(), weight)
             assert loss == pytest.approx(right_loss, rel=1e-12)
             # Clipped as the whole gradient is, and not shard by shard.
