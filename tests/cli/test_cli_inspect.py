@@ -17,7 +17,8 @@ from raygen.store import Run
 Call = Callable[..., Any]
 TINY = ("--chains", "2", "--draws", "2", "--thin", "1", "--warm-up", "2", "--steps", "1", "--batch", "4")
 SAMPLE = ("sample", "--nodes", "conv1:0-7", "--weights", "random", "--local", *TINY, "--out", "run")
-LONG = ("--chains", "2", "--draws", "2", "--thin", "4000", "--warm-up", "2", "--steps", "1", "--batch", "4")
+# Hours of work: no machine is so quick that it ends before it is stopped.
+LONG = ("--chains", "2", "--draws", "1000", "--thin", "100000", "--warm-up", "2", "--steps", "1", "--batch", "4")
 
 
 def samples(place: str | Path) -> dict[str, str]:
