@@ -11,6 +11,7 @@ from raygen.networks.memory import keep_freed_memory
 from raygen.networks.network import Network, NetworkSettings, hash_weights, wrap_network
 from raygen.networks.nodes import Node, node_label, read_node, sum_node
 from raygen.networks.parsing import parse_nodes
+from raygen.networks.pooling import pool_in_pairs
 from raygen.networks.scores import NodeScores, Precision
 from raygen.networks.weights import read_description, save_checkpoint
 from raygen.networks.zeiler_fergus import ZeilerFergusNet, zeiler_fergus
@@ -38,6 +39,7 @@ __all__ = [
     "load_network",
     "node_label",
     "parse_nodes",
+    "pool_in_pairs",
     "quiet_nodes",
     "read_description",
     "read_node",

@@ -14,6 +14,7 @@ from raygen.networks.cut import Cut
 from raygen.networks.late_relu import with_late_relus
 from raygen.networks.nodes import check_position
 from raygen.networks.polyphase import with_polyphase_gradients
+from raygen.networks.pooling import pool_in_pairs
 from raygen.networks.readout import MeanReadout, RowReadout, is_pixelwise, split_last
 from raygen.networks.trim import trim_graph
 
@@ -66,7 +67,8 @@ class NodeScores:
         self._precision: Precision | None = None
         body, self._last, self._readout = self._split()
         # The cut's own module stays as it is.
-        self._body = with_polyphase_gradients(with_late_relus(copy.deepcopy(body))).to(memory_format=self._format)
+        quick = with_polyphase_gradients(with_late_relus(copy.deepcopy(body)))
+        self._body = pool_in_pairs(quick).to(memory_format=self._format)
         self.channels = self.channels.to(self._device)
         self.weights = None if self.weights is None else self.weights.to(self._device)
 

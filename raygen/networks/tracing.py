@@ -54,7 +54,9 @@ class _Tracer(fx.Tracer):
     """torch.fx's tracer, with the leaves of :func:`leaf_modules` and torchvision's operators as single steps."""
 
     def __init__(self) -> None:
-        super().__init__(autowrap_modules=(math, torchvision.ops))
+        # Some versions of torch annotate one module, some any number; all take any number.
+        modules: Any = (math, torchvision.ops)
+        super().__init__(autowrap_modules=modules)
         self.ends: dict[str, fx.Node] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:

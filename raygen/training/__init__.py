@@ -6,7 +6,7 @@ from raygen.training.folder import TrainingFolder
 from raygen.training.loop import OnEpoch, train
 from raygen.training.reports import EpochReport, TrainingResult
 from raygen.training.schedule import Phase, learning_rate, phase_of, switch_epoch
-from raygen.training.scoring import Scorer, make_scorer
+from raygen.training.scoring import Scorer, make_ready, make_scorer
 from raygen.training.settings import Objective, Precision, TrainingSettings
 from raygen.training.standing import TrainingStatus, mend_training, training_status, verify_training
 from raygen.training.state import State
@@ -33,6 +33,7 @@ __all__ = [
     "final_evaluation",
     "learning_rate",
     "log_normaliser_of",
+    "make_ready",
     "make_scorer",
     "mend_training",
     "phase_of",
