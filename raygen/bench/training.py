@@ -34,10 +34,15 @@ def bench_training(settings: TrainingBenchSettings) -> Iterator[Result]:
     for network, batch, number in networks:
         steps = Steps(network, batch, number)
         for precision in _PRECISIONS:
-            yield compare(
-                "training", f"{network} batch {batch}, generative against discriminative steps, {precision}",
-                steps.ours(precision, 1.0), steps.ours(precision, 0.0), rounds=settings.rounds, unit="images/s",
-            )  # fmt: skip
+            for case, baseline in (
+                # These tell of the importance weights too, as raygen always does.
+                ("discriminative steps", steps.ours(precision, 0.0)),
+                ("cross entropy alone", steps.cross_entropy(precision)),
+            ):
+                yield compare(
+                    "training", f"{network} batch {batch}, generative steps against {case}, {precision}",
+                    steps.ours(precision, 1.0), baseline, rounds=settings.rounds, unit="images/s",
+                )  # fmt: skip
     steps = Steps(*networks[0])
     with plain_loop(*networks[0]) as plain:
         for precision in _PRECISIONS:

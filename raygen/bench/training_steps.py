@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from raygen.data import Batch
 from raygen.networks import NetworkSettings, load_network
-from raygen.training import Precision, TrainingSettings, make_scorer
+from raygen.training import Precision, TrainingSettings, make_ready, make_scorer
 from raygen.training.optimiser import make_optimiser, set_rate
 from raygen.training.sharing import GradientBuffer
 from raygen.training.step import Recipe, training_step
@@ -52,7 +52,7 @@ class Steps:
 
     def ours(self, precision: Precision, weight: float) -> Work:
         """Return raygen's loop, with this weight of the generative loss."""
-        module = self.module().to(memory_format=torch.channels_last)
+        module = self._ready()
         optimiser = make_optimiser(module, TrainingSettings.parse({}, where="bench"))
         gradients = GradientBuffer(module.parameters())
         scorer = make_scorer(self.network.mean, self.network.std, self.classes, precision, module)
@@ -68,6 +68,29 @@ class Steps:
             return float(tally.total(1.0).images)
 
         return run
+
+    def cross_entropy(self, precision: Precision) -> Work:
+        """Return raygen's loop with the library's cross entropy, and nothing told of the importance weights."""
+        module = self._ready()
+        optimiser = make_optimiser(module, TrainingSettings.parse({}, where="bench"))
+        gradients = GradientBuffer(module.parameters())
+        scorer = make_scorer(self.network.mean, self.network.std, self.classes, precision, module)
+
+        def run() -> float:
+            for rows in self._order():
+                set_rate(optimiser, _RATE)
+                gradients.zero()
+                scores = scorer.scores(module, self.images[rows]).float()
+                functional.cross_entropy(scores, self.labels[rows]).backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+            return float(len(self.labels))
+
+        return run
+
+    def _ready(self) -> nn.Module:
+        module = self.module()
+        make_ready(module, _CPU)
+        return module
 
     def _order(self) -> tuple[torch.Tensor, ...]:
         split: tuple[torch.Tensor, ...] = torch.randperm(len(self.labels)).split(self.batch)  # type: ignore[no-untyped-call]

@@ -196,7 +196,8 @@ def _below_top(scores: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor,
 
 def _reduce(numbers: Tensor, operation: dist.ReduceOp.RedOpType, group: dist.ProcessGroup | None) -> Tensor:
     """Reduce the numbers over the processes, in place; leave them where this process is alone."""
-    if dist.is_initialized():
+    # A group of one has nothing to add, but gloo would still take its time.
+    if dist.is_initialized() and dist.get_world_size(group) > 1:
         dist.all_reduce(numbers, operation, group=group)
     return numbers
 

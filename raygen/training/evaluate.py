@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from raygen.data import ImageSource, Share
 from raygen.tilting.losses import global_log_sum
 from raygen.training.scoring import Scorer
-from raygen.training.sharing import place
+from raygen.training.sharing import add_up, place
 
 _BATCH = 256
 _BINS = 15
@@ -59,9 +58,7 @@ def evaluate(module: nn.Module, images: ImageSource, biases: Tensor, scorer: Sco
     for scores, labels in _shares(module, images, scorer):
         known = labels >= 0
         sums += torch.stack([_counted(scores[known].double() + choice, labels[known]) for choice in choices])
-    if dist.is_initialized():
-        dist.all_reduce(sums)
-    return Evaluation(*(value for table in sums for value in _figures(table)))
+    return Evaluation(*(value for table in add_up(sums) for value in _figures(table)))
 
 
 def _counted(logits: Tensor, labels: Tensor) -> Tensor:
@@ -90,9 +87,7 @@ def log_normaliser_of(module: nn.Module, images: ImageSource, scorer: Scorer) ->
         rows.append(torch.logsumexp(scores.double(), 0))
         seen += len(scores)
     shared = torch.stack(rows) if rows else scorer.mean.new_zeros(0, scorer.classes).double()
-    if dist.is_initialized():
-        dist.all_reduce(seen)
-    return global_log_sum(shared) - math.log(seen.item())
+    return global_log_sum(shared) - math.log(add_up(seen).item())
 
 
 def _shares(module: nn.Module, images: ImageSource, scorer: Scorer) -> Iterator[tuple[Tensor, Tensor]]:

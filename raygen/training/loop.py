@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from raygen.data import ImageSource, Share
@@ -20,9 +19,9 @@ from raygen.training.optimiser import make_optimiser, set_rate
 from raygen.training.precision import arithmetic
 from raygen.training.reports import EpochReport, TrainingResult
 from raygen.training.schedule import learning_rate, phase_of, switch_epoch
-from raygen.training.scoring import Scorer, make_scorer
+from raygen.training.scoring import Scorer, make_ready, make_scorer
 from raygen.training.settings import TrainingSettings
-from raygen.training.sharing import GradientBuffer, average_buffers, place, start_alike
+from raygen.training.sharing import GradientBuffer, add_up, average_buffers, place, start_alike
 from raygen.training.state import State, make_state, restore
 from raygen.training.step import Recipe, training_step
 from raygen.training.tally import Pass, Tally
@@ -93,7 +92,7 @@ def train(
         SettingsError: the loss is no longer finite.
         WeightsError: ``resume`` does not fit the module or the seed.
     """
-    module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    make_ready(module, device)
     start_alike(module)
     train_set, test_set = train_set.to(device), test_set.to(device)
     scorer = make_scorer(mean, std, len(train_set.class_names), settings.precision, module)
@@ -166,10 +165,7 @@ def _train_pass(run: _Run, epoch: _Epoch) -> Pass:
 
 def _over_processes(number: int, device: torch.device) -> int:
     """Return the sum over the processes."""
-    total = torch.tensor([number], device=device)
-    if dist.is_initialized():
-        dist.all_reduce(total)
-    return int(total)
+    return int(add_up(torch.tensor([number], device=device)))
 
 
 def _mixed(*numbers: int) -> int:

@@ -58,7 +58,7 @@ class GradientBuffer:
 
     def expect(self) -> None:
         """Say that the next backward pass is the step's last, so that what it has filled may be sent."""
-        if dist.is_initialized():
+        if is_shared():
             for part in self._parts:
                 part.missing = len(part.parameters)
 
@@ -74,7 +74,7 @@ class GradientBuffer:
 
     def sum_over_processes(self) -> None:
         """Put the sum over all processes in place of this one's gradients."""
-        if not dist.is_initialized():
+        if not is_shared():
             return
         # Some gradients never come: of a process without images, of a parameter without part in the scores.
         while len(self._sent) < len(self._parts):
@@ -106,9 +106,21 @@ def place() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
+def is_shared() -> bool:
+    """Whether other processes take part, with which messages are to be exchanged."""
+    return place()[1] > 1
+
+
+def add_up(numbers: Tensor) -> Tensor:
+    """Put the sums over all processes in place of this one's numbers; return them."""
+    if is_shared():
+        dist.all_reduce(numbers)
+    return numbers
+
+
 def start_alike(module: nn.Module) -> None:
     """Give every process the parameters and buffers of the first one."""
-    if dist.is_initialized():
+    if is_shared():
         for tensor in module.state_dict().values():
             _broadcast(tensor)
 
@@ -118,7 +130,7 @@ def average_buffers(module: nn.Module) -> None:
 
     Buffers of whole numbers (counts of batches) become those of the first process.
     """
-    if not dist.is_initialized():
+    if not is_shared():
         return
     for buffer in module.buffers():
         if buffer.is_floating_point():

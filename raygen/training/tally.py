@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from raygen.training.sharing import add_up
 from raygen.training.step import StepResult
 
 _TOGETHER = 64
@@ -66,9 +66,7 @@ class Tally:
     def total(self, seconds: float) -> Pass:
         """Return the means; every process must ask."""
         self._flush()
-        images = torch.tensor(self._images, device=self._log_sum.device)
-        if dist.is_initialized():
-            dist.all_reduce(images)
+        images = add_up(torch.tensor(self._images, device=self._log_sum.device))
         n, (loss, labelled) = int(images), self._loss.tolist()
         ess, largest, present = self._by_class.tolist()
         return Pass(

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from raygen.data import DataSettings, ImageSource, open_data
 from raygen.networks import NetworkSettings, keep_freed_memory, load_network
 from raygen.training.folder import TrainingFolder
+from raygen.training.gloo import calm_gloo
 from raygen.training.loop import train
 from raygen.training.reports import EpochReport, TrainingResult
 from raygen.training.settings import TrainingSettings
@@ -65,6 +66,7 @@ def run_task(task: TrainingTask, on_epoch: Callable[[EpochReport], None], opener
     first = place()[0] == 0
     device = torch.device("cuda" if task.gpu else "cpu")
     resume = _common_state(task.folder, device)
+    calm_gloo()  # its threads are there once processes have met
     if first and resume is not None:
         # A run stopped between a state and its metrics may have no epoch left to write them again.
         task.folder.save_history(resume["history"])

@@ -30,9 +30,11 @@ def test_both_loops_train_on_every_image_and_change_the_network():
     steps = Steps("lenet", 4, 3)
     made = []
     steps.module = lambda: made.append(Steps.module(steps)) or made[-1]
-    works = [steps.ours("float32", 1.0), steps.ours("bfloat16", 0.0), make_plain_loop(steps)]
+    works = [
+        steps.ours("float32", 1.0), steps.ours("bfloat16", 0.0), steps.cross_entropy("float32"), make_plain_loop(steps)
+    ]  # fmt: skip
     before = [[p.detach().clone() for p in module.parameters()] for module in made]
-    assert [work() for work in works] == [12.0] * 3
+    assert [work() for work in works] == [12.0] * 4
     for module, start in zip(made, before, strict=True):
         moved = [not torch.equal(p, old) for p, old in zip(module.parameters(), start, strict=True)]
         assert all(moved)
