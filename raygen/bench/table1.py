@@ -7,7 +7,7 @@ import statistics
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -55,10 +55,7 @@ def bench_table1(settings: Table1Settings) -> Iterator[Result]:
     runs = [(objective, seed) for objective in PAPER for seed in range(settings.seeds)]
     with contextlib.ExitStack() as stack:
         place = Path(settings.out or stack.enter_context(tempfile.TemporaryDirectory()))
-        pool = stack.enter_context(
-            # Spawned, since a forked process inherits torch's threads in any state.
-            ProcessPoolExecutor(settings.processes or usable_cores(), mp_context=get_context("spawn"))
-        )
+        pool = stack.enter_context(_processes(settings.processes or usable_cores()))
         errors = dict(zip(runs, pool.map(_error, [_config(settings, place, *run) for run in runs]), strict=True))
     means = {}
     for objective, paper in PAPER.items():
@@ -70,6 +67,20 @@ def bench_table1(settings: Table1Settings) -> Iterator[Result]:
         yield Result("table1", case, means[objective], "% test error", paper, means[objective] / paper)
     gain, paper = (table["discriminative"] - table["generative-then-discriminative"] for table in (means, dict(PAPER)))
     yield Result("table1", "generative pretraining gains, against the paper", gain, "% test error", paper, gain / paper)
+
+
+@contextlib.contextmanager
+def _processes(number: int) -> Iterator[ProcessPoolExecutor]:
+    """Give so many processes, which do not outlive a block that is stopped: their runs take minutes."""
+    # Spawned, since a forked process inherits torch's threads in any state.
+    with ProcessPoolExecutor(number, mp_context=get_context("spawn")) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():
+                process.terminate()
+            raise
 
 
 def _config(settings: Table1Settings, place: Path, objective: str, seed: int) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """What ``raygen bench training`` and ``table1`` compare is what they say."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
+from waiting import wait_until
 
 from raygen.bench import Table1Settings, bench_table1
 from raygen.bench.training_messages import normaliser_bytes
@@ -89,6 +92,19 @@ def test_the_table_is_the_mean_over_seeds_of_the_last_test_errors_and_goes_on_wh
     written = times(tmp_path / "runs")
     assert list(bench_table1(settings)) == rows
     assert times(tmp_path / "runs") == written
+
+
+@pytest.mark.slow
+def test_a_table_that_is_stopped_ends_its_runs_too(launcher, mnist, tmp_path):
+    runs = tmp_path / "runs"
+    process = launcher.raygen(
+        "bench", "table1", "--data", mnist, "--epochs", "100000", "--processes", "2", "--out", runs
+    )
+    wait_until(lambda: len(list(runs.glob("*/metrics.jsonl"))) == 2, process)
+    process.terminate()
+    assert "raygen: stopped" in process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    wait_until(lambda: not [pid for pid in launcher.alive() if pid != os.getpid()])
 
 
 def test_a_folder_without_mnist_is_refused_before_anything_trains(tmp_path):

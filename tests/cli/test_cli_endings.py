@@ -1,14 +1,12 @@
 """How a command ends that is stopped: one line, and status 130 or 143."""
 
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from raygen.store import Run
 
@@ -21,7 +19,7 @@ def start_and_stop(sent: signal.Signals, launcher: Any, place: Path) -> "tuple[l
     command = ["sample", "--out", place, "--nodes", "conv1:0-4", "--weights", "random", "--local", *TINY]
     command += ["--draws", "100"]
     process = launcher.raygen(*command)
-    wait_for(process, lambda: any(place.glob("samples/conv1/*.parquet")))
+    wait_until(lambda: any(place.glob("samples/conv1/*.parquet")), process)
     process.send_signal(sent)
     _, err = process.communicate(timeout=60)
     return command, process.returncode, err.strip()
@@ -46,11 +44,3 @@ def test_a_command_stopped_by_ctrl_c_says_so_in_one_line_and_goes_on_when_run_ag
 def test_a_command_stopped_by_its_scheduler_says_the_same(launcher: Any, tmp_path: Path) -> None:
     _, status, said = start_and_stop(signal.SIGTERM, launcher, tmp_path / "run")
     assert (status, said) == (143, STOPPED)
-
-
-def wait_for(process: "subprocess.Popen[str]", happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not happened():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

@@ -7,11 +7,11 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from raygen import stages
 from raygen.cli import main
@@ -193,13 +193,6 @@ def test_a_farm_that_is_stopped_leaves_no_actor_and_gives_back_what_it_held(lene
     with pytest.raises(StoppedError):
         stages.sample(config_of(lenet_file, tmp_path / "run", actors=2, max_actors=50, draws=2000), stop)
     wait_until(lambda: ray.available_resources().get("CPU") == 4)
-
-
-def wait_until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_a_command_stopped_by_its_scheduler_ends_its_actors_too(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from pretrain_networks import search_path
+from waiting import wait_until
 
 from raygen.store import Location
 from raygen.training import TrainingFolder
@@ -39,14 +40,6 @@ def finish(launcher: Any, folder: Path, place: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def wait_for(process: "subprocess.Popen[str]", happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 200
-    while not happened():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(launcher_at: Callable[[Path], Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -59,7 +52,7 @@ def test_a_driver_killed_and_all_that_is_written_torn_costs_an_epoch_and_changes
 ) -> None:
     place = tmp_path / "run"
     process = start(launcher, tmp_path, place)
-    wait_for(process, (place / "states" / "epoch-00002.pt").exists)
+    wait_until((place / "states" / "epoch-00002.pt").exists, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     deadline = time.monotonic() + 60
@@ -114,7 +107,7 @@ def test_a_training_that_is_stopped_says_so_in_one_line_and_leaves_no_process(
 ) -> None:
     place = tmp_path / "run"
     process = start(launcher, tmp_path, place)
-    wait_for(process, (place / "states" / "epoch-00001.pt").exists)
+    wait_until((place / "states" / "epoch-00001.pt").exists, process)
     process.send_signal(sent)
     _, err = process.communicate(timeout=120)
     assert (process.returncode, err.strip()) == (status, STOPPED)
