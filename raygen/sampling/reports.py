@@ -132,9 +132,13 @@ class FarmReport:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate at the rate since this start; None before there is one."""
+        """Estimate at the rate since this start, or as long as a unit in hand needs; None before there is one."""
         made = self.fraction - self.before / max(self.units, 1)
-        return self.seconds * (1 - self.fraction) / made if made > 0 else None
+        if made <= 0:
+            return None
+        # Units of one layer may take a hundred times as long as those of another, and come last.
+        needed = (unit.seconds_left for unit in self.running if not math.isnan(unit.seconds_left))
+        return max(self.seconds * (1 - self.fraction) / made, *needed, 0.0)
 
     @property
     def acceptance(self) -> float | None:

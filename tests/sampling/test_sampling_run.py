@@ -20,6 +20,7 @@ from raygen.sampling import (
     sample_here,
     sample_unit,
 )
+from raygen.sampling.progress import Reporter
 from raygen.store import Run
 
 LENET = load_network(NetworkSettings(weights="random"))
@@ -215,6 +216,24 @@ def test_a_report_counts_units_in_hand_in_part():
     # 1.75 units in 70 s leave 4.25 units, or 170 s.
     assert report.seconds_left == pytest.approx(170)
     assert report.acceptance == 0.5
+
+
+def test_what_is_left_is_never_less_than_a_unit_in_hand_still_needs():
+    layers = {"conv1": Totals.of(unit_report(0.5))}
+    running = (UnitProgress(0.5, 0.9, 300.0), UnitProgress(0.25, 0.1, 20.0), UnitProgress(0.0, math.nan))
+    assert FarmReport(8, 2, layers, running, 3, {}, 70.0).seconds_left == 300
+    # 1.25 units in 70 s leave 4.75 units, or 266 s.
+    assert FarmReport(8, 2, layers, running[1:], 3, {}, 70.0).seconds_left == pytest.approx(266)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.6])
+def test_a_unit_tells_what_it_needs_at_its_own_pace_wherever_it_was_taken_up(start):
+    times, told = iter([10.0, 12.0, 20.0]), []
+    reporter = Reporter(1, told.append, clock=lambda: next(times))
+    for fraction in (start, start + 0.1, start + 0.3):
+        reporter.chains(fraction, 0.8)
+    assert math.isnan(told[0].seconds_left)
+    assert [each.seconds_left for each in told[1:]] == pytest.approx([20 * (0.9 - start), 10 / 0.3 * (0.7 - start)])
 
 
 def test_a_report_before_anything_is_known():
