@@ -45,6 +45,7 @@ def test_the_lenet_recipe_is_the_papers_which_is_the_default():
     assert (found.network, found.data) == ("lenet", "mnist")
     assert TrainingSettings.part_of(found) == TrainingSettings()
     assert (found.epochs, found.planned_switch, found.refine_rate) == (25, 16, 0.003)
+    assert not found.shuffle  # Caffe reads images as they are stored
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,9 @@ class Table1Settings(Settings):
     precision: Precision = Field(
         "bfloat16", description="of the network's arithmetic; sums over images are float32 always"
     )
+    shuffle: bool = Field(
+        False, description="draw a new order of the images each epoch, which the paper's solver did not"
+    )
     processes: int | None = Field(None, ge=1, description="runs at once; default one a core")
     limit: int | None = Field(None, ge=1, description="use only the first so many images of each split")
     out: str | None = Field(None, min_length=1, description="folder that keeps the runs, to go on with; default none")
@@ -91,6 +94,7 @@ def _config(settings: Table1Settings, place: Path, objective: str, seed: int) ->
         "objective": objective,
         "epochs": settings.epochs,
         "precision": settings.precision,
+        "shuffle": settings.shuffle,
         "seed": seed,
         "local": True,
         "out": str(place.absolute() / f"{objective}-{seed}"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from raygen.data.augment import Augment, augmented
-from raygen.data.images import ImageSet, epoch_order
+from raygen.data.images import ImageSet
 from raygen.data.source import Batch, Share
 
 
@@ -58,7 +58,7 @@ class AugmentedSet:
 
     def epoch(self, seed: int, number: int, batch_size: int, share: Share) -> Iterator[Batch]:
         """Give this process's shard of every global batch, changed; see ``ImageSource``."""
-        order = epoch_order(len(self), seed, number)
+        order = self.images.order(seed, number)
         batches = self.images.epoch(seed, number, batch_size, share)
         for start, batch in zip(range(0, len(order), batch_size), batches, strict=True):
             mine = order[start : start + batch_size][share.rank :: share.processes]

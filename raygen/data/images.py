@@ -23,12 +23,14 @@ class ImageSet:
         images: (n, C, H, W) uint8, 0 is black.
         labels: (n,) int64, indices into ``class_names``; -1 is an image without label.
         class_names: one for each class.
+        shuffled: whether each epoch has an order of its own; otherwise all have the set's.
     """
 
     name: str
     images: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
+    shuffled: bool = True
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
@@ -69,9 +71,13 @@ class ImageSet:
         """Return how many global batches an epoch has."""
         return math.ceil(len(self) / batch_size)
 
+    def order(self, seed: int, number: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """Return the order of the images in an epoch, (n,) int64."""
+        return epoch_order(len(self), seed, number) if self.shuffled else np.arange(len(self))
+
     def epoch(self, seed: int, number: int, batch_size: int, share: Share) -> Iterator[Batch]:
         """Give this process's shard of every global batch; see ``ImageSource``."""
-        order = torch.from_numpy(epoch_order(len(self), seed, number)).to(self.labels.device)
+        order = torch.from_numpy(self.order(seed, number)).to(self.labels.device)
         for batch in order.split(batch_size):  # type: ignore[no-untyped-call]
             mine = batch[share.rank :: share.processes]
             yield Batch(self.images[mine], self.labels[mine])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field
@@ -22,7 +23,8 @@ from raygen.settings import Settings
 PICTURE_SETS = ("folder", "parquet")
 """Data sets of encoded pictures of any size, which may stream."""
 
-DATA_SETS = ("digits", *VISION_SETS, *PICTURE_SETS)
+_SMALL_SETS = ("digits", *VISION_SETS)
+DATA_SETS = (*_SMALL_SETS, *PICTURE_SETS)
 """What ``DataSettings.data`` may name."""
 
 
@@ -38,6 +40,7 @@ class DataSettings(Settings):
     image_column: str | None = Field(None, description="column of Parquet files that holds the pictures, else found")
     label_column: str | None = Field(None, description="column of Parquet files that holds the labels, else found")
     augment: Augment = Field("none", description="random change of training images; crop-flip moves by 4 pixels")
+    shuffle: bool = Field(True, description="read training images in a new order each epoch, else as they are stored")
     stream: bool | None = Field(
         None, description=f"read pictures while training, else only above {MEMORY_LIMIT / 2**30:g} GiB of pixels"
     )
@@ -74,11 +77,14 @@ def open_data(
 
     Raises:
         DataError: the data set is unknown, absent or damaged, or its images do not fit.
-        SettingsError: the data set cannot be streamed, or not be changed so.
+        SettingsError: the data set cannot be streamed, be changed so, or be read as it is stored.
     """
     _check_name(settings)
     if settings.data not in PICTURE_SETS:
         return _open_small(settings, shape)
+    if not settings.shuffle:
+        raise SettingsError(f"shuffle = False, but {settings.data} is stored class by class", where="shuffle",
+                            right=f"leave it out, or take data {', '.join(_SMALL_SETS)}")  # fmt: skip
     train, test = _streams(settings, shape, threads=threads)
     if settings.stream is False and settings.augment == "resized-crop":
         raise _needs_stream("stream = False")
@@ -96,7 +102,7 @@ def _open_small(settings: DataSettings, shape: tuple[int, int, int]) -> tuple[Im
     if settings.augment == "resized-crop":
         raise _needs_stream(f"data = {settings.data}")
     train, test = _small_set(settings, shape)
-    return _changed(train, settings.augment), test
+    return _changed(replace(train, shuffled=settings.shuffle), settings.augment), test
 
 
 def _changed(images: ImageSet, augment: Augment) -> ImageSource:

@@ -10,7 +10,7 @@ from hypothesis import given
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from raygen.data import DataSettings, ImageSet, digits, folder_set, load_data, stratified_split
+from raygen.data import DataSettings, ImageSet, Share, digits, folder_set, load_data, open_data, stratified_split
 from raygen.data.vision import image_set
 from raygen.errors import DataError, SettingsError
 
@@ -32,6 +32,32 @@ def test_a_subset_keeps_images_and_labels_together():
 def test_a_limit_takes_the_first_images():
     assert small_set().first(2).images[:, 0, 0, 0].tolist() == [0, 1]
     assert len(small_set().first(None)) == len(small_set().first(99)) == 6
+
+
+@pytest.mark.parametrize("augment", ["none", "flip"])
+@pytest.mark.parametrize("processes", [1, 3])
+def test_images_come_in_a_new_order_each_epoch_or_as_they_are_stored(augment, processes):
+    shuffled, stored = (
+        open_data(DataSettings(limit=23, shuffle=shuffle, augment=augment), (1, 28, 28))[0] for shuffle in (True, False)
+    )
+
+    def labels(source, epoch):
+        shards = [list(source.epoch(0, epoch, 5, Share(rank, processes))) for rank in range(processes)]
+        return [[part.labels.tolist() for part in batch] for batch in zip(*shards, strict=True)]
+
+    right = [
+        [stored.labels[start : start + 5][rank::processes].tolist() for rank in range(processes)]
+        for start in range(0, 23, 5)
+    ]
+    assert labels(stored, 0) == labels(stored, 1) == right
+    assert labels(shuffled, 0) != labels(shuffled, 1)
+    seen = [label for batch in labels(shuffled, 0) for part in batch for label in part]
+    assert sorted(seen) == sorted(stored.labels.tolist())
+
+
+def test_pictures_stored_class_by_class_are_not_read_as_they_are_stored(tmp_path):
+    with pytest.raises(SettingsError, match=r"shuffle = False, but folder is stored class by class; leave it out"):
+        open_data(DataSettings(data="folder", data_root=str(tmp_path), shuffle=False), (1, 28, 28))
 
 
 @pytest.mark.parametrize(
