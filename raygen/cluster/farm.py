@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError, TaskCancelledError
 
 from raygen.cluster.actor import ActorKind, Progress
-from raygen.cluster.backlog import DONE, WAITING, Backlog
+from raygen.cluster.backlog import DONE, IN_HAND, WAITING, Backlog
 from raygen.cluster.calls import Call, Calls
 from raygen.cluster.events import (
     Action,
@@ -52,6 +52,7 @@ _NAMED = 100
 class _Actor:
     handle: Any
     machine: str = ""  # "" until it is up
+    unit: int = -1  # that it last told of
     progress: UnitProgress | None = None
 
 
@@ -146,8 +147,9 @@ class Farm:
             self._take_result(call, outcome)
 
     def _take_progress(self, actor: int, progress: Progress) -> None:
-        unit, self._actors[actor].progress = progress
-        self._handle(UnitMoved(actor, unit, progress[1].fraction, self._clock()))
+        unit, fraction = progress[0], progress[1].fraction
+        self._actors[actor].unit, self._actors[actor].progress = progress
+        self._handle(UnitMoved(actor, unit, fraction, self._clock()))
 
     def _take_result(self, call: Call, result: UnitReport | str) -> None:
         if isinstance(result, str):
@@ -217,13 +219,23 @@ class Farm:
             units=len(self._plan),
             before=self._before,
             layers=dict(self._layers),
-            running=tuple(actor.progress for actor in self._actors.values() if actor.progress is not None),
+            running=self._running(),
             actors=len(self._actors),
             set_aside={self._plan[unit].name: reason for unit, reason in backlog.reasons(_NAMED).items()},
             seconds=seconds,
             lost=backlog.set_aside,
             pending=self._scheduler.staff.pending,
         )
+
+    def _running(self) -> tuple[UnitProgress, ...]:
+        """Return how far each unit in hand is, once: of two actors at the same one, the one that is further."""
+        units: dict[int, UnitProgress] = {}
+        for actor in self._actors.values():
+            # An actor that idles still tells of the unit that it has done.
+            if actor.progress is not None and actor.unit >= 0 and self._scheduler.backlog.state(actor.unit) == IN_HAND:
+                known = units.get(actor.unit, actor.progress)
+                units[actor.unit] = max(known, actor.progress, key=lambda progress: progress.fraction)
+        return tuple(units.values())
 
 
 def _progress(handle: Any) -> Any:

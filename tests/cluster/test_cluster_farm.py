@@ -145,6 +145,18 @@ def lenet_with_a_nan(tmp_path_factory: pytest.TempPathFactory, lenet_description
     return path
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_unit_that_two_actors_are_at_counts_once_in_what_is_told(lenet_file: Path, tmp_path: Path) -> None:
+    seen: list[FarmReport] = []
+    # The unit of conv1 is done long before that of ip2, with which its actor then helps.
+    config = config_of(lenet_file, tmp_path / "run", nodes="conv1:0 ip2:0", draws=3000, actors=2)
+    stages.sample(config, seen.append)
+    helped = [report for report in seen if report.done == 1 and report.actors == 2]
+    assert len(helped) > 4
+    assert all(report.fraction <= 1 and len(report.running) <= report.units - report.done for report in seen)
+
+
 @pytest.mark.usefixtures("cluster")
 def test_a_unit_that_fails_hopelessly_is_set_aside_and_named_and_the_others_are_committed(
     lenet_with_a_nan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
