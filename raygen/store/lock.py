@@ -69,6 +69,15 @@ class Lock:
     def __enter__(self) -> Self:
         refuse_strangers(self._location, self._request, self._guests)
         self._made_folder = not self._location.exists("")
+        try:
+            self._take()
+        except BaseException:
+            # The file may be there already: a signal can come between any two steps.
+            self.__exit__()
+            raise
+        return self
+
+    def _take(self) -> None:
         with _alone(self._location):
             self._refuse_others()
             self._me = replace(Holder.of_this_process(), key=self._me.key)
@@ -78,7 +87,6 @@ class Lock:
             if (found := read_holder(self._location)) is not None and found.key != self._me.key:
                 raise self._held_by(found)
         self._thread.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._end.set()

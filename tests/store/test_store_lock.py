@@ -244,6 +244,19 @@ def test_it_is_given_back_whatever_happens(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_signal_that_comes_as_soon_as_it_is_taken_leaves_nothing_behind(tmp_path, monkeypatch):
+    write = Location.write
+
+    def write_and_be_stopped(self, *given, **named):
+        write(self, *given, **named)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Location, "write", write_and_be_stopped)
+    with pytest.raises(KeyboardInterrupt), lock(tmp_path / "run"):
+        pytest.fail("it was stopped on its way in")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_that_was_not_there_is_not_there_afterwards_unless_it_holds_something(tmp_path):
     with lock(tmp_path / "new"):
         pass
