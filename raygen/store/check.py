@@ -14,6 +14,7 @@ from PIL import Image
 
 from raygen.store.plan import Unit
 from raygen.store.schema import SAMPLES, complete
+from raygen.store.seal import is_unbroken
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -42,10 +43,15 @@ class UnitCheck:
             data: its bytes.
         """
         try:
-            samples = complete(pq.read_table(io.BytesIO(data), page_checksum_verification=True))
+            samples = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+            unbroken = is_unbroken(samples)
         except (pa.ArrowException, OSError, ValueError) as error:
             yield f"cannot be read ({' '.join(str(error).split())[:200]})"
             return
+        if not unbroken:
+            yield "holds other values than were written"
+            return
+        samples = complete(samples)
         if not samples.schema.equals(SAMPLES):
             yield "has other columns than samples have"
             return

@@ -16,6 +16,7 @@ from raygen.store.lock import Lock, Pace
 from raygen.store.plan import Plan, Unit, write_plan
 from raygen.store.request import claim, read_request
 from raygen.store.schema import SAMPLES, complete
+from raygen.store.seal import seal, without_seal
 from raygen.store.states import UnitState
 
 _REQUEST = "run.json"
@@ -111,7 +112,7 @@ class Run:
         """Write a unit's samples whole; a second commit of the same unit replaces the first by the same rows."""
         sink = io.BytesIO()
         # PNG bytes do not shrink any further; everything else is small beside them.
-        pq.write_table(samples.cast(SAMPLES), sink, compression="zstd", write_page_checksum=True)
+        pq.write_table(seal(samples.cast(SAMPLES)), sink, compression="zstd", write_page_checksum=True)
         self.location.write(unit.path, sink.getvalue())
         self.state(unit).remove()
 
@@ -127,7 +128,7 @@ class Run:
         """
         data = self.location.read(unit.path)
         try:
-            return complete(pq.read_table(io.BytesIO(data)))
+            return complete(without_seal(pq.read_table(io.BytesIO(data))))
         except (pa.ArrowException, OSError) as error:
             raise StoreError(f"{unit.path} is torn ({error})", where=self.location.text,
                              right="remove that file and run the same command again") from None  # fmt: skip

@@ -1,0 +1,67 @@
+"""A seal holds through Parquet, and breaks with any value, name or order that is not what was sealed."""
+
+import io
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raygen.store.seal import is_unbroken, seal, without_seal
+
+PLAIN = pa.table(
+    {
+        "node": ["a:0", "a:1"],
+        "score": pa.array([0.1, float("nan")], pa.float32()),
+        "label": pa.array([None, "None"], pa.string()),
+        "image": pa.array([{"bytes": b"\x00\xff", "path": None}, {"bytes": b"", "path": None}]),
+    },
+    metadata={"raygen.schema": "2"},
+)
+
+
+def test_a_seal_holds_through_parquet_and_chunks_and_keeps_other_metadata():
+    sink = io.BytesIO()
+    pq.write_table(seal(PLAIN), sink, row_group_size=1)
+    sink.seek(0)
+    again = pq.read_table(sink)
+    assert is_unbroken(again) and is_unbroken(again.combine_chunks())
+    assert again.schema.metadata[b"raygen.schema"] == b"2"
+
+
+def test_rows_for_use_bear_no_seal():
+    used = without_seal(seal(PLAIN))
+    assert used.schema.equals(PLAIN.schema, check_metadata=True)
+    assert without_seal(seal(PLAIN.replace_schema_metadata(None))).schema.metadata is None
+    assert is_unbroken(used.slice(0, 1))
+
+
+def test_what_was_never_sealed_passes():
+    assert is_unbroken(PLAIN)
+    assert is_unbroken(PLAIN.replace_schema_metadata(None))
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("node", ["a:0", "a:2"]),
+        ("node", ["a:1", "a:0"]),
+        ("score", pa.array([0.1, None], pa.float32())),
+        ("score", pa.array([-0.1, float("nan")], pa.float32())),
+        ("label", ["None", "None"]),
+        ("label", pa.array([None, None], pa.string())),
+        ("image", [{"bytes": b"\x00\xfe", "path": None}, {"bytes": b"", "path": None}]),
+    ],
+)
+def test_a_seal_breaks_with_any_value(column, values):
+    sealed = seal(PLAIN)
+    place = sealed.column_names.index(column)
+    other = sealed.set_column(place, column, pa.chunked_array([values]) if isinstance(values, pa.Array) else [values])
+    assert other.schema.metadata == sealed.schema.metadata
+    assert not is_unbroken(other)
+
+
+def test_a_seal_breaks_with_a_name_and_with_rows_that_are_missing():
+    sealed = seal(PLAIN)
+    renamed = sealed.rename_columns(["node", "score", "other", "image"])
+    assert not is_unbroken(renamed.replace_schema_metadata(sealed.schema.metadata))
+    assert not is_unbroken(sealed.slice(0, 1))
