@@ -247,13 +247,23 @@ def test_it_is_given_back_whatever_happens(tmp_path):
 def test_a_signal_that_comes_as_soon_as_it_is_taken_leaves_nothing_behind(tmp_path, monkeypatch):
     write = Location.write
 
+    class Stopped(BaseException):
+        pass
+
+    def stop(number, frame):
+        raise Stopped
+
     def write_and_be_stopped(self, *given, **named):
         write(self, *given, **named)
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(Location, "write", write_and_be_stopped)
-    with pytest.raises(KeyboardInterrupt), lock(tmp_path / "run"):
-        pytest.fail("it was stopped on its way in")
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        monkeypatch.setattr(Location, "write", write_and_be_stopped)
+        with pytest.raises(Stopped), lock(tmp_path / "run"):
+            pytest.fail("it was stopped on its way in")
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert not (tmp_path / "run").exists()
 
 
