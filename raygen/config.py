@@ -19,7 +19,7 @@ from raygen.networks import NetworkSettings
 from raygen.recipes import RECIPES, read_recipe
 from raygen.sampling import SamplingSettings
 from raygen.settings import Settings
-from raygen.store import below
+from raygen.storage import below
 from raygen.tilting import FitSettings
 from raygen.training import TrainingSettings
 

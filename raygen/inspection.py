@@ -6,7 +6,8 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 from raygen.sampling import RunStatus, read_status
-from raygen.store import Findings, Location, Run, below, mend_run, verify_run
+from raygen.storage import Location, below
+from raygen.store import Findings, Run, mend_run, verify_run
 from raygen.training import TrainingFolder, TrainingStatus, mend_training, training_status, verify_training
 
 

@@ -22,7 +22,8 @@ from raygen.cluster.session import capacity
 from raygen.errors import UnfinishedError
 from raygen.networks import Network, keep_freed_memory
 from raygen.sampling import SamplingSettings, Source, UnitSampler
-from raygen.store import Location, Unit, claim
+from raygen.storage import Location
+from raygen.store import Unit, claim
 
 _PROFILE = "profile.yaml"
 

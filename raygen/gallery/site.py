@@ -16,7 +16,7 @@ from raygen.gallery.facts import facts, limits, network_name, redraw_command
 from raygen.gallery.pages import environment, render
 from raygen.gallery.pictures import TILE_CHAINS, contact_sheet
 from raygen.gallery.trace import trace
-from raygen.store import Location, below
+from raygen.storage import Location, below
 
 _SCHEMA = 1
 """Of ``gallery.json``."""

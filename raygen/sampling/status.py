@@ -14,7 +14,8 @@ from typing import Any
 
 from raygen.errors import StoreError
 from raygen.sampling.reports import FarmReport
-from raygen.store import Holder, Location, Run, is_held, read_holder
+from raygen.storage import Location
+from raygen.store import Holder, Run, is_held, read_holder
 
 log = logging.getLogger(__name__)
 

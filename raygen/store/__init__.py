@@ -1,7 +1,6 @@
-"""What lies on disk or in a bucket: the run, its plan, its samples. Local paths and URIs alike."""
+"""A run on storage: what was asked, its plan, its samples. Local paths and URIs alike."""
 
 from raygen.store.holder import Holder
-from raygen.store.location import Location, below
 from raygen.store.lock import Lock, Pace, is_held, read_holder
 from raygen.store.plan import Plan, Unit
 from raygen.store.request import claim, read_request
@@ -15,13 +14,11 @@ __all__ = [
     "SCHEMA_VERSION",
     "Findings",
     "Holder",
-    "Location",
     "Lock",
     "Pace",
     "Plan",
     "Run",
     "Unit",
-    "below",
     "claim",
     "is_held",
     "mend_run",

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Self
 
 from raygen.errors import StoreError
+from raygen.storage import Location
 from raygen.store.holder import Holder
-from raygen.store.location import Location
 from raygen.store.request import LOCK, refuse_strangers
 
 

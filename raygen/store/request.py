@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from raygen.errors import StoreError
-from raygen.store.location import Location
+from raygen.storage import Location
 from raygen.store.schema import SCHEMA_VERSION
 
 LOCK = "lock.json"

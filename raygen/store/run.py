@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raygen.errors import StoreError
-from raygen.store.location import Location
+from raygen.storage import Location
 from raygen.store.lock import Lock, Pace
 from raygen.store.plan import Plan, Unit, write_plan
 from raygen.store.request import claim, read_request

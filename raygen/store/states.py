@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from raygen.errors import StoreError
-from raygen.store.location import Location
+from raygen.storage import Location
 from raygen.store.plan import Unit
 from raygen.store.request import read_request
 

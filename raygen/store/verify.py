@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raygen.errors import StoreError
+from raygen.storage import Location
 from raygen.store.check import UnitCheck
-from raygen.store.location import Location
 from raygen.store.plan import Unit
 from raygen.store.run import PLAN_FILE, Run
 

@@ -15,7 +15,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
-from raygen.store import Location
+from raygen.storage import Location
 from raygen.training.reports import EpochReport
 
 EVENTS = "tensorboard"

@@ -19,7 +19,8 @@ import torch
 
 from raygen.errors import StoreError
 from raygen.networks import save_checkpoint
-from raygen.store import Location, Lock, Pace, below, claim, read_request
+from raygen.storage import Location, below
+from raygen.store import Lock, Pace, claim, read_request
 from raygen.training.reports import EpochReport
 from raygen.training.showing import show_history
 from raygen.training.state import State

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 
-from raygen.store import Location
+from raygen.storage import Location
 from raygen.training.curves import CURVES, draw_curves
 from raygen.training.events import write_events
 from raygen.training.reports import EpochReport

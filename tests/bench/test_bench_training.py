@@ -11,7 +11,7 @@ from raygen.bench import Table1Settings, bench_table1
 from raygen.bench.training_messages import normaliser_bytes
 from raygen.bench.training_steps import Steps, make_plain_loop, plain_loop
 from raygen.errors import DataError
-from raygen.store import Location
+from raygen.storage import Location
 from raygen.training import TrainingFolder
 
 

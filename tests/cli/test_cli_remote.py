@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from raygen.errors import StoreError
-from raygen.store import Location, Lock, Pace, Run, Unit, is_held
+from raygen.storage import Location
+from raygen.store import Lock, Pace, Run, Unit, is_held
 
 pytest.importorskip("moto.server")
 

@@ -15,7 +15,7 @@ import pytest
 from pretrain_networks import search_path
 from waiting import wait_until
 
-from raygen.store import Location
+from raygen.storage import Location
 from raygen.training import TrainingFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -10,8 +10,8 @@ import pytest
 from pyarrow import fs
 
 from raygen.errors import StoreError
-from raygen.store import Location, below
-from raygen.store.faults import is_transient, persist
+from raygen.storage import Location, below
+from raygen.storage.retry import is_transient, persist
 
 
 class Moody(fs.FileSystemHandler):

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from pyarrow import fs
 
 from raygen.errors import StoreError
-from raygen.store import Location
+from raygen.storage import Location
 
 _WRITE_WITH_LITTLE_ROOM = """
 import resource, signal, sys
 from raygen.errors import StoreError
-from raygen.store import Location
+from raygen.storage import Location
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from raygen.errors import StoreError
-from raygen.store import Location, Lock, Pace, is_held, read_holder
+from raygen.storage import Location
+from raygen.store import Lock, Pace, is_held, read_holder
 from raygen.store.holder import Holder
 
 REQUEST = "run.json"
@@ -24,7 +25,8 @@ QUICK = Pace(renew=0.2, stale=1.5, settle=0.1)
 HOLD = """
 import sys, time
 from raygen.errors import StoreError
-from raygen.store import Location, Lock, Pace
+from raygen.storage import Location
+from raygen.store import Lock, Pace
 try:
     with Lock(Location.of(sys.argv[1]), "run.json", pace=Pace(renew=0.2, stale=1.5, settle=0.1)) as lock:
         print("held", flush=True)

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raygen.errors import StoreError
-from raygen.store import PLAN, Location, Run, Unit
+from raygen.storage import Location
+from raygen.store import PLAN, Run, Unit
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30)
 numbers = st.integers(0, 2**31 - 1)

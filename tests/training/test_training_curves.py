@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from training_history import report
 
-from raygen.store import Location
+from raygen.storage import Location
 from raygen.training import Evaluation
 from raygen.training.curves import CURVES, draw_curves
 from raygen.training.events import EVENTS

@@ -7,7 +7,7 @@ from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 from training_history import report
 
-from raygen.store import Location
+from raygen.storage import Location
 from raygen.training.events import EVENTS, event_file, scalars, write_events
 
 

@@ -15,7 +15,7 @@ from pyarrow import fs
 from raygen.data import DataSettings
 from raygen.errors import StoreError
 from raygen.networks import NetworkSettings, load_network
-from raygen.store import Location
+from raygen.storage import Location
 from raygen.training import EpochReport, TrainingFolder, TrainingSettings, TrainingTask, run_task
 
 SETTINGS = TrainingSettings(epochs=3, generative_epochs=2, batch_size=32)

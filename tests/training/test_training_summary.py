@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 from training_history import report
 
-from raygen.store import Location
+from raygen.storage import Location
 from raygen.training import Evaluation, TrainingFolder, final_evaluation
 from raygen.training.curves import CURVES
 from raygen.training.events import EVENTS

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from raygen.errors import StoreError
-from raygen.store.faults import WAITS, persist
+from raygen.storage.retry import WAITS, persist
 
 Result = TypeVar("Result")
 
