@@ -18,7 +18,8 @@ from raygen.bench.farm_actors import Gate, GatedActor
 from raygen.bench.results import Result
 from raygen.cluster import Farm, PoolSize, sampling_kind
 from raygen.errors import SettingsError
-from raygen.networks import NetworkSettings, keep_freed_memory, list_layers, load_network, parse_nodes
+from raygen.networks import NetworkSettings, list_layers, load_network, parse_nodes
+from raygen.process import keep_freed_memory
 from raygen.sampling import FarmReport, SamplingSettings, UnitSampler, begin_run, sample_unit
 from raygen.sampling.states import SAVE_EVERY
 from raygen.store import Run

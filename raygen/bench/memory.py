@@ -14,7 +14,8 @@ import torch
 
 from raygen.bench.loops import Loops
 from raygen.bench.results import Result
-from raygen.networks import NetworkSettings, keep_freed_memory
+from raygen.networks import NetworkSettings
+from raygen.process import keep_freed_memory
 
 _PARTS = (1, 2, 4)
 _STATUS = Path("/proc/self/status")

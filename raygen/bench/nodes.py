@@ -13,16 +13,8 @@ from torch import Tensor, nn
 from raygen.bench.loops import STEPS, Work, find_device, gradient, usable_cores
 from raygen.bench.results import Result, compare
 from raygen.errors import SettingsError
-from raygen.networks import (
-    Cut,
-    Network,
-    NetworkSettings,
-    NodeScores,
-    cut_network,
-    keep_freed_memory,
-    list_layers,
-    load_network,
-)
+from raygen.networks import Cut, Network, NetworkSettings, NodeScores, cut_network, list_layers, load_network
+from raygen.process import keep_freed_memory
 
 _EARLY = 2
 """Convolutions from the first one on whose nodes are also packed."""

@@ -14,7 +14,8 @@ from raygen.bench.loops import Loops, find_device, usable_cores
 from raygen.bench.memory import memory
 from raygen.bench.peak import share_of_peak
 from raygen.bench.results import Result, compare
-from raygen.networks import NetworkSettings, NodeScores, keep_freed_memory
+from raygen.networks import NetworkSettings, NodeScores
+from raygen.process import keep_freed_memory
 
 
 class SamplerBenchSettings(NetworkSettings):

@@ -11,7 +11,7 @@ from raygen.bench.training_messages import normaliser_bytes
 from raygen.bench.training_runs import against_plain_loop, two_workers
 from raygen.bench.training_steps import Steps, plain_loop
 from raygen.data import DataSettings
-from raygen.networks import keep_freed_memory
+from raygen.process import keep_freed_memory
 from raygen.training import Precision
 
 _PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")

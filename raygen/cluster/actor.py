@@ -10,7 +10,8 @@ import ray
 import torch
 
 from raygen.errors import RaygenError, StoreError
-from raygen.networks import Network, keep_freed_memory
+from raygen.networks import Network
+from raygen.process import keep_freed_memory
 from raygen.sampling import (
     Profile,
     SamplingSettings,

@@ -20,7 +20,8 @@ from ray import tune
 
 from raygen.cluster.session import capacity
 from raygen.errors import UnfinishedError
-from raygen.networks import Network, keep_freed_memory
+from raygen.networks import Network
+from raygen.process import keep_freed_memory
 from raygen.sampling import SamplingSettings, Source, UnitSampler
 from raygen.storage import Location
 from raygen.store import Unit, claim

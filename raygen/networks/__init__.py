@@ -1,20 +1,19 @@
 """Which network, which node of it, and the node's score."""
 
-from raygen.networks.architectures import AlexNet, LeNet, caffe_alexnet, caffenet, lenet
 from raygen.networks.batches import cut_for, score_nodes
-from raygen.networks.cut import Cut, cut_network
-from raygen.networks.factories import known_networks
-from raygen.networks.layers import Layer, list_layers
-from raygen.networks.liveness import quiet_nodes
-from raygen.networks.loading import load_network
-from raygen.networks.memory import keep_freed_memory
+from raygen.networks.dead import quiet_nodes
+from raygen.networks.graph.cut import Cut, cut_network
+from raygen.networks.graph.layers import Layer, list_layers
+from raygen.networks.kernels.pooling import pool_in_pairs
 from raygen.networks.network import Network, NetworkSettings, hash_weights, wrap_network
 from raygen.networks.nodes import Node, node_label, read_node, sum_node
 from raygen.networks.parsing import parse_nodes
-from raygen.networks.pooling import pool_in_pairs
 from raygen.networks.scores import NodeScores, Precision
-from raygen.networks.weights import read_description, save_checkpoint
-from raygen.networks.zeiler_fergus import ZeilerFergusNet, zeiler_fergus
+from raygen.networks.zoo.caffe import AlexNet, LeNet, caffe_alexnet, caffenet, lenet
+from raygen.networks.zoo.factories import known_networks
+from raygen.networks.zoo.loading import load_network
+from raygen.networks.zoo.weights import read_description, save_checkpoint
+from raygen.networks.zoo.zeiler_fergus import ZeilerFergusNet, zeiler_fergus
 
 __all__ = [
     "AlexNet",
@@ -32,7 +31,6 @@ __all__ = [
     "cut_for",
     "cut_network",
     "hash_weights",
-    "keep_freed_memory",
     "known_networks",
     "lenet",
     "list_layers",

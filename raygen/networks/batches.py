@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from raygen.errors import NodeError
-from raygen.networks.cut import Cut, cut_network
+from raygen.networks.graph.cut import Cut, cut_network
 from raygen.networks.network import Network
 from raygen.networks.nodes import Node
 from raygen.networks.scores import NodeScores

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from raygen.errors import NodeError
-from raygen.networks.layers import Layer
+from raygen.networks.graph.layers import Layer
 from raygen.networks.network import Network
 from raygen.networks.terms import Terms, format_terms, label_terms, normal_terms, read_terms
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from raygen.errors import NodeError, closest
-from raygen.networks.layers import Layer
+from raygen.networks.graph.layers import Layer
 from raygen.networks.network import Network
 from raygen.networks.nodes import Node, check_position, sum_node
 from raygen.networks.terms import NUMBER

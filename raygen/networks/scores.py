@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from raygen.errors import NodeError
-from raygen.networks.cut import Cut
-from raygen.networks.late_relu import with_late_relus
+from raygen.networks.graph.cut import Cut
+from raygen.networks.graph.trim import trim_graph
+from raygen.networks.kernels.late_relu import with_late_relus
+from raygen.networks.kernels.polyphase import with_polyphase_gradients
+from raygen.networks.kernels.pooling import pool_in_pairs
 from raygen.networks.nodes import check_position
-from raygen.networks.polyphase import with_polyphase_gradients
-from raygen.networks.pooling import pool_in_pairs
 from raygen.networks.readout import MeanReadout, RowReadout, is_pixelwise, split_last
-from raygen.networks.trim import trim_graph
 
 Precision = Literal["float32", "bfloat16", "float64"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}

@@ -11,7 +11,7 @@ import torch
 from raygen.config import SampleConfig
 from raygen.errors import UnfinishedError
 from raygen.hmc.export import Groups
-from raygen.networks import keep_freed_memory
+from raygen.process import keep_freed_memory
 from raygen.sampling import (
     FarmReport,
     PlanReport,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from raygen.networks.weights import KEY
+from raygen.networks.zoo.weights import KEY
 from raygen.training.evaluate import Evaluation
 from raygen.training.folder import TrainingFolder
 

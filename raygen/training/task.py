@@ -11,7 +11,8 @@ import torch
 import torch.distributed as dist
 
 from raygen.data import DataSettings, ImageSource, open_data
-from raygen.networks import NetworkSettings, keep_freed_memory, load_network
+from raygen.networks import NetworkSettings, load_network
+from raygen.process import keep_freed_memory
 from raygen.training.folder import TrainingFolder
 from raygen.training.gloo import calm_gloo
 from raygen.training.loop import train

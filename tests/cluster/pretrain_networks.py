@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from raygen.networks.architectures import LeNet
+from raygen.networks.zoo.caffe import LeNet
 
 
 class SlowLeNet(LeNet):

@@ -12,7 +12,7 @@ from torch import nn
 
 from raygen.data import digits
 from raygen.errors import DataError, SettingsError, WeightsError
-from raygen.networks.architectures import lenet
+from raygen.networks.zoo.caffe import lenet
 from raygen.training import (
     EpochReport,
     TrainingSettings,

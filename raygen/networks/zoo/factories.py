@@ -12,8 +12,8 @@ import torchvision
 from torch import nn
 
 from raygen.errors import NetworkError, WeightsError, closest
-from raygen.networks.architectures import caffe_alexnet, caffenet, lenet
-from raygen.networks.zeiler_fergus import zeiler_fergus
+from raygen.networks.zoo.caffe import caffe_alexnet, caffenet, lenet
+from raygen.networks.zoo.zeiler_fergus import zeiler_fergus
 
 _OWN: dict[str, Callable[..., nn.Module]] = {
     "lenet": lenet,

@@ -8,7 +8,7 @@ from network_blocks import Block, blocks
 from torch import nn
 
 from raygen.networks import NetworkSettings, NodeScores, cut_network, load_network, wrap_network
-from raygen.networks.trim import trim_graph
+from raygen.networks.graph.trim import trim_graph
 
 
 def assert_the_same(cut, place):

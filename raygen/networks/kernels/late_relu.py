@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from raygen.networks.tracing import module_of
+from raygen.networks.graph.tracing import module_of
 
 _RELUS = (F.relu, torch.relu)
 

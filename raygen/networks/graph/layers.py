@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from raygen.networks.anatomy import Anatomy, examine
-from raygen.networks.costs import layer_costs
+from raygen.networks.graph.anatomy import Anatomy, examine
+from raygen.networks.graph.costs import layer_costs
+from raygen.networks.graph.shapes import Shape, hollow, run_hollow, run_real
+from raygen.networks.graph.tracing import leaf_modules
 from raygen.networks.network import Network
-from raygen.networks.shapes import Shape, hollow, run_hollow, run_real
-from raygen.networks.tracing import leaf_modules
 
 _KINDS: tuple[tuple[str, tuple[type[nn.Module], ...]], ...] = (
     ("conv", (nn.Conv2d,)),

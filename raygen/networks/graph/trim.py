@@ -11,10 +11,10 @@ from typing import Any
 from torch import fx, nn
 from torch.nn import functional as F
 
-from raygen.networks.crop import Span
-from raygen.networks.shapes import Shape, graph_shapes
-from raygen.networks.steps import Pair, Window, step_of
-from raygen.networks.tracing import module_of, result
+from raygen.networks.graph.crop import Span
+from raygen.networks.graph.shapes import Shape, graph_shapes
+from raygen.networks.graph.steps import Pair, Window, step_of
+from raygen.networks.graph.tracing import module_of, result
 
 
 def trim_graph(module: fx.GraphModule, input_shape: tuple[int, int, int], place: Pair) -> fx.GraphModule:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import Permute, StochasticDepth
 
-from raygen.networks.tracing import module_of
+from raygen.networks.graph.tracing import module_of
 
 Pair = tuple[int, int]
 Shapes = Mapping[fx.Node, tuple[int, ...]]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from raygen.networks.graph.receptive import Field, receptive_fields
+from raygen.networks.graph.shapes import Shape, graph_shapes
+from raygen.networks.graph.tracing import Traced, is_relu, trace
 from raygen.networks.network import Network
-from raygen.networks.receptive import Field, receptive_fields
-from raygen.networks.shapes import Shape, graph_shapes
-from raygen.networks.tracing import Traced, is_relu, trace
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ COUNT = """
 import resource
 import sys
 import torch
-from raygen.networks import keep_freed_memory
+from raygen.process import keep_freed_memory
 
 if sys.argv[1] == "kept":
     assert keep_freed_memory()

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from torch import fx, nn
 
-from raygen.networks.anatomy import Anatomy
-from raygen.networks.crop import Span, needed_spans
+from raygen.networks.graph.anatomy import Anatomy
+from raygen.networks.graph.crop import Span, needed_spans
+from raygen.networks.graph.tracing import module_of, result
 from raygen.networks.network import Network
-from raygen.networks.tracing import module_of, result
 
 
 def layer_costs(network: Network, anatomy: Anatomy, classes: str | None) -> dict[str, float]:

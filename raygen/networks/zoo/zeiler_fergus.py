@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from raygen.networks.architectures import fill_normal
+from raygen.networks.zoo.caffe import fill_normal
 
 
 class ZeilerFergusNet(nn.Module):

@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import fx, nn
 
-from raygen.networks.receptive import Field
-from raygen.networks.steps import Pair, Shapes, Window, is_pool, pool_arguments, step_of
-from raygen.networks.tracing import Traced
+from raygen.networks.graph.receptive import Field
+from raygen.networks.graph.steps import Pair, Shapes, Window, is_pool, pool_arguments, step_of
+from raygen.networks.graph.tracing import Traced
 
 
 @dataclass(frozen=True)

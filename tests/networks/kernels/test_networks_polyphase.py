@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from raygen.networks import NetworkSettings, NodeScores, cut_network, load_network
-from raygen.networks.polyphase import PolyphaseConv2d, with_polyphase_gradients
+from raygen.networks.kernels.polyphase import PolyphaseConv2d, with_polyphase_gradients
 
 BOUNDS = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.02}
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from raygen.networks import LeNet
-from raygen.networks.pooling import PairedMaxPool2d, pool_in_pairs
+from raygen.networks.kernels.pooling import PairedMaxPool2d, pool_in_pairs
 
 
 def both(x, generator):

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from raygen.errors import NetworkError, NodeError, closest
-from raygen.networks.anatomy import Anatomy, examine
-from raygen.networks.crop import crop_graph
-from raygen.networks.layers import Layer, layers_of
+from raygen.networks.graph.anatomy import Anatomy, examine
+from raygen.networks.graph.crop import crop_graph
+from raygen.networks.graph.layers import Layer, layers_of
+from raygen.networks.graph.stop import StopAt, same_response
+from raygen.networks.graph.tracing import is_leaf
 from raygen.networks.network import Network
-from raygen.networks.stop import StopAt, same_response
-from raygen.networks.tracing import is_leaf
 
 
 @dataclass(frozen=True)

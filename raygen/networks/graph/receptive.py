@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from raygen.networks.steps import Pair, Shapes, Window, is_channel_step, step_of
-from raygen.networks.tracing import Traced, module_of
+from raygen.networks.graph.steps import Pair, Shapes, Window, is_channel_step, step_of
+from raygen.networks.graph.tracing import Traced, module_of
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""A network as a graph: its layers, their receptive fields, and the part that a node needs."""
