@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from raygen.cluster import FarmActor, SamplingActor
-from raygen.sampling import UnitReport
+from raygen.runs import UnitReport
 from raygen.store import Unit
 
 

@@ -15,7 +15,7 @@ from raygen.bench.farm_speed import against_processes, result
 from raygen.bench.results import Result
 from raygen.cluster import ActorKind, Farm, PoolSize, pool_size, session
 from raygen.errors import SettingsError
-from raygen.sampling import FarmReport
+from raygen.runs import FarmReport
 
 _RATE, _SHARE, _TIME = 500.0, 0.95, 60.0
 """What is asked for: units a second, share of a bare process and of the actors' time, seconds of a simulation."""

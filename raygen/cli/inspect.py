@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
-from raygen import inspection
 from raygen.cli.display import Display
 from raygen.cli.options import configured
 from raygen.cli.standing import show_findings, show_status
 from raygen.config import StatusConfig, VerifyConfig
 from raygen.errors import SettingsError, UnfinishedError
+from raygen.stages import inspection
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from raygen.cli.display import Display, duration, progress_line
 from raygen.cli.tables import totals_table
 from raygen.gallery import GallerySummary
-from raygen.sampling import FarmReport
+from raygen.runs import FarmReport
 from raygen.stages import Sampled
 from raygen.tilting import Provenance
 

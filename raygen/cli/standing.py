@@ -7,9 +7,8 @@ from collections.abc import Iterable
 
 from raygen.cli.display import Display, duration
 from raygen.cli.tables import table
-from raygen.sampling import LayerCost, PlanReport, RunStatus
+from raygen.runs import LayerCost, PlanReport, RunStatus, TrainingStatus
 from raygen.store import Findings, Holder
-from raygen.training import TrainingStatus
 
 _NAMED = 10
 """Files, units or reasons that are named, at most."""

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from raygen.networks import Layer
-from raygen.sampling import Totals
+from raygen.runs import Totals
 
 if TYPE_CHECKING:
     from raygen.cluster.tune import Evaluation

@@ -12,15 +12,8 @@ import torch
 from raygen.errors import RaygenError, StoreError
 from raygen.networks import Network
 from raygen.process import keep_freed_memory
-from raygen.sampling import (
-    Profile,
-    SamplingSettings,
-    Source,
-    UnitProgress,
-    UnitReport,
-    UnitSampler,
-    sample_unit,
-)
+from raygen.runs import UnitReport, sample_unit
+from raygen.sampling import Profile, SamplingSettings, Source, UnitProgress, UnitSampler
 from raygen.store import Run, Unit
 
 Progress = tuple[int, UnitProgress]

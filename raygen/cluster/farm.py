@@ -32,7 +32,8 @@ from raygen.cluster.machines import Machines, is_alive
 from raygen.cluster.metrics import FarmMetrics
 from raygen.cluster.pool import PoolSize
 from raygen.cluster.scheduler import Scheduler
-from raygen.sampling import FarmReport, Totals, UnitProgress, UnitReport
+from raygen.runs import FarmReport, Totals, UnitReport
+from raygen.sampling import UnitProgress
 from raygen.store import Unit
 
 _TICK = 0.5

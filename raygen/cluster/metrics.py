@@ -6,7 +6,7 @@ from typing import Any
 
 from ray.util import metrics
 
-from raygen.sampling import FarmReport
+from raygen.runs import FarmReport
 
 
 class FarmMetrics:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from raygen.config import PipelineConfig
 from raygen.gallery import GallerySummary, build_gallery
-from raygen.sampling import FarmReport
+from raygen.runs import FarmReport
 from raygen.stages.facts import while_held
 from raygen.stages.pretraining import pretrain
 from raygen.stages.requests import read_request

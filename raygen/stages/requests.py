@@ -8,7 +8,8 @@ from raygen.config import SampleConfig, TuneConfig, read_mapping
 from raygen.data import DataSettings, load_data
 from raygen.errors import SettingsError
 from raygen.networks import Network, NetworkSettings, Node, list_layers, load_network, parse_nodes
-from raygen.sampling import Profile, SamplingSettings, SavedReference, Source, begin_run
+from raygen.runs import begin_run
+from raygen.sampling import Profile, SamplingSettings, SavedReference, Source
 from raygen.stages.facts import about
 from raygen.store import Run
 

@@ -12,15 +12,8 @@ from raygen.config import SampleConfig
 from raygen.errors import UnfinishedError
 from raygen.hmc.export import Groups
 from raygen.process import keep_freed_memory
-from raygen.sampling import (
-    FarmReport,
-    PlanReport,
-    StatusWriter,
-    UnitSampler,
-    reckon,
-    sample_here,
-    trace_nodes,
-)
+from raygen.runs import FarmReport, PlanReport, StatusWriter, reckon, sample_here, trace_nodes
+from raygen.sampling import UnitSampler
 from raygen.stages.facts import while_held
 from raygen.stages.requests import Request, begin, read_request
 from raygen.store import Run

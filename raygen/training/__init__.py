@@ -8,7 +8,6 @@ from raygen.training.reports import EpochReport, TrainingResult
 from raygen.training.schedule import Phase, learning_rate, phase_of, switch_epoch
 from raygen.training.scoring import Scorer, make_ready, make_scorer
 from raygen.training.settings import Objective, Precision, TrainingSettings
-from raygen.training.standing import TrainingStatus, mend_training, training_status, verify_training
 from raygen.training.state import State
 from raygen.training.summary import final_evaluation
 from raygen.training.task import Opener, TrainingTask, run_task
@@ -26,7 +25,6 @@ __all__ = [
     "TrainingFolder",
     "TrainingResult",
     "TrainingSettings",
-    "TrainingStatus",
     "TrainingTask",
     "check_images",
     "evaluate",
@@ -35,11 +33,8 @@ __all__ = [
     "log_normaliser_of",
     "make_ready",
     "make_scorer",
-    "mend_training",
     "phase_of",
     "run_task",
     "switch_epoch",
     "train",
-    "training_status",
-    "verify_training",
 ]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from raygen.data import ImageSource, Share
-from raygen.tilting.losses import global_log_sum
+from raygen.training.losses import global_log_sum
 from raygen.training.scoring import Scorer
 from raygen.training.sharing import add_up, place
 

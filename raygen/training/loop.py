@@ -13,8 +13,8 @@ from torch import nn
 
 from raygen.data import ImageSource, Share
 from raygen.errors import SettingsError
-from raygen.tilting.losses import calibration
 from raygen.training.evaluate import evaluate, log_normaliser_of
+from raygen.training.losses import calibration
 from raygen.training.optimiser import make_optimiser, set_rate
 from raygen.training.precision import arithmetic
 from raygen.training.reports import EpochReport, TrainingResult

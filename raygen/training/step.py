@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from raygen.data import Batch
-from raygen.tilting.losses import GenerativeTerms, discriminative_loss, generative_terms
+from raygen.training.losses import GenerativeTerms, discriminative_loss, generative_terms
 from raygen.training.scoring import Scorer
 from raygen.training.sharing import GradientBuffer
 

@@ -5,7 +5,8 @@ import io
 from raygen.cli.display import Display
 from raygen.cli.reports import show_farm, show_samples
 from raygen.cli.tables import totals_table
-from raygen.sampling import FarmReport, Totals, UnitProgress
+from raygen.runs import FarmReport, Totals
+from raygen.sampling import UnitProgress
 from raygen.stages import Sampled
 from raygen.store import Run, Unit
 

@@ -17,7 +17,7 @@ from raygen.cli import main
 from raygen.config import SampleConfig
 from raygen.errors import SettingsError
 from raygen.networks import NetworkSettings, load_network, save_checkpoint
-from raygen.sampling import FarmReport
+from raygen.runs import FarmReport
 from raygen.store import Run
 
 SMALL = {

@@ -16,7 +16,7 @@ from waiting import wait_until
 from raygen import stages
 from raygen.cli import main
 from raygen.config import SampleConfig
-from raygen.sampling import FarmReport
+from raygen.runs import FarmReport
 from raygen.store import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -11,7 +11,7 @@ from ray_rooms import many_machines
 from raygen import stages
 from raygen.config import SampleConfig
 from raygen.errors import SettingsError
-from raygen.sampling import FarmReport
+from raygen.runs import FarmReport
 from raygen.store import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -121,7 +121,8 @@ def test_a_network_lies_once_on_each_machine(machines: Any, lenet_file: Path, tm
 
     from raygen.cluster import ActorKind, Farm, PoolSize, sampling_kind
     from raygen.networks import NetworkSettings, list_layers, load_network, parse_nodes
-    from raygen.sampling import SamplingSettings, begin_run
+    from raygen.runs import begin_run
+    from raygen.sampling import SamplingSettings
 
     for _ in range(2):
         machines.add_node(num_cpus=2)

@@ -13,7 +13,7 @@ from raygen.cli import main
 from raygen.config import SampleConfig, TuneConfig
 from raygen.errors import SettingsError, StoreError
 from raygen.networks import NetworkSettings, load_network
-from raygen.sampling import FarmReport
+from raygen.runs import FarmReport
 from raygen.store import Run
 
 TINY = {"chains": 2, "draws": 4, "thin": 2, "warm_up": 4, "steps": 2, "seed": 6}

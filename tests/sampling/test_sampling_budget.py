@@ -16,7 +16,8 @@ from torch import nn
 from raygen.errors import SettingsError
 from raygen.hmc import diagnose
 from raygen.networks import Node, read_node, wrap_network
-from raygen.sampling import SamplingSettings, UnitSampler, begin_run, plan_units, sample_here
+from raygen.runs import begin_run, plan_units, sample_here
+from raygen.sampling import SamplingSettings, UnitSampler
 from raygen.sampling.kept import Kept
 from raygen.sampling.rows import Draw
 from raygen.store import Unit

@@ -10,7 +10,8 @@ from torch import nn
 from raygen.errors import SettingsError
 from raygen.hmc import Kernel, Streams
 from raygen.networks import Node, wrap_network
-from raygen.sampling import SamplingSettings, UnitSampler, begin_run, sample_here
+from raygen.runs import begin_run, sample_here
+from raygen.sampling import SamplingSettings, UnitSampler
 from raygen.sampling.log_z import estimate_log_z
 from raygen.store import Unit
 from raygen.tilting import Fitted, save_reference

@@ -8,7 +8,8 @@ import torch
 from raygen.data import ImageSet, hash_images
 from raygen.errors import SettingsError, StoreError
 from raygen.networks import NetworkSettings, Node, load_network, wrap_network
-from raygen.sampling import SamplingSettings, SavedReference, UnitSampler, begin_run, fit_reference, make_reference
+from raygen.runs import begin_run
+from raygen.sampling import SamplingSettings, SavedReference, UnitSampler, fit_reference, make_reference
 from raygen.store import Unit
 from raygen.tilting import FitSettings, Fitted, FittedSpectrum, TiltingSettings, WhiteNoise, save_reference
 

@@ -13,8 +13,8 @@ from torch import nn
 
 from raygen.data import Batch
 from raygen.errors import SettingsError
-from raygen.tilting.losses import generative_terms
 from raygen.training import TrainingSettings, make_scorer, phase_of, sharing, switch_epoch
+from raygen.training.losses import generative_terms
 from raygen.training.sharing import GradientBuffer
 from raygen.training.step import Recipe, training_step
 

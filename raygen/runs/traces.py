@@ -8,10 +8,10 @@ import torch
 
 from raygen.hmc.export import Groups
 from raygen.networks import Network, Node
-from raygen.sampling.planning import LINE, plan_units
+from raygen.runs.planning import LINE, plan_units
 from raygen.sampling.reference import Source
+from raygen.sampling.sampler import Profile, UnitSampler
 from raygen.sampling.settings import SamplingSettings
-from raygen.sampling.unit import Profile, UnitSampler
 
 
 def trace_nodes(

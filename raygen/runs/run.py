@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 from raygen.data import ImageSet, hash_images
 from raygen.errors import ScoreError
 from raygen.networks import Network, Node
-from raygen.sampling.planning import LINE, iter_units
+from raygen.runs.planning import LINE, iter_units
+from raygen.runs.reports import FarmReport, Totals, UnitReport
+from raygen.runs.states import SAVE_EVERY, StateKeeper, read_state
 from raygen.sampling.progress import UnitProgress
 from raygen.sampling.reference import Source, check_saved, saved_reference
-from raygen.sampling.reports import FarmReport, Totals, UnitReport
+from raygen.sampling.sampler import Profile, UnitSampler
 from raygen.sampling.settings import SamplingSettings
-from raygen.sampling.states import SAVE_EVERY, StateKeeper, read_state
-from raygen.sampling.unit import Profile, UnitSampler
 from raygen.store import Run, Unit
 
 _PLACES = {"reference_file"}

@@ -9,17 +9,8 @@ import torch
 from raygen.data import ImageSet
 from raygen.errors import StoreError
 from raygen.networks import NetworkSettings, list_layers, load_network, parse_nodes, wrap_network
-from raygen.sampling import (
-    FarmReport,
-    SamplingSettings,
-    Totals,
-    UnitProgress,
-    UnitReport,
-    UnitSampler,
-    begin_run,
-    sample_here,
-    sample_unit,
-)
+from raygen.runs import FarmReport, Totals, UnitReport, begin_run, sample_here, sample_unit
+from raygen.sampling import SamplingSettings, UnitProgress, UnitSampler
 from raygen.sampling.progress import Reporter
 from raygen.store import Run
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from torch import nn
 from torch.nn import functional
 
-from raygen.tilting.losses import (
+from raygen.training.losses import (
     calibration,
     discriminative_loss,
     effective_sample_size,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raygen.errors import StoreError
-from raygen.sampling.reports import FarmReport
+from raygen.runs.reports import FarmReport
 from raygen.storage import Location
 from raygen.store import Holder, Run, is_held, read_holder
 

@@ -8,7 +8,8 @@ from raygen.config import SampleConfig
 from raygen.errors import ScoreError
 from raygen.hmc import ARVIZ_DIMS
 from raygen.networks import NetworkSettings, Node, load_network
-from raygen.sampling import SamplingSettings, UnitSampler, plan_units, trace_nodes
+from raygen.runs import plan_units, trace_nodes
+from raygen.sampling import SamplingSettings, UnitSampler
 from raygen.stages import trace
 
 LENET = load_network(NetworkSettings(weights="random"))

@@ -18,7 +18,7 @@ from raygen.hmc.warmup import advance, frozen
 from raygen.networks import Network, Node, read_node
 from raygen.sampling.batch import room
 from raygen.sampling.cohort import tilt_rule
-from raygen.sampling.quiet import find_quiet
+from raygen.sampling.dead import find_quiet
 from raygen.sampling.reference import Source
 from raygen.sampling.rows import encode_images
 from raygen.sampling.settings import SamplingSettings

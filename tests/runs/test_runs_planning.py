@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raygen.networks import NetworkSettings, Node, list_layers, load_network, parse_nodes, read_node, sum_node
-from raygen.sampling import describe_nodes, plan_units
+from raygen.runs import describe_nodes, plan_units
 
 LENET = load_network(NetworkSettings(weights="random"))
 LAYERS = list_layers(LENET)

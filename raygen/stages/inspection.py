@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 
-from raygen.sampling import RunStatus, read_status
+from raygen.runs import RunStatus, TrainingStatus, mend_training, read_status, training_status, verify_training
 from raygen.storage import Location, below
 from raygen.store import Findings, Run, mend_run, verify_run
-from raygen.training import TrainingFolder, TrainingStatus, mend_training, training_status, verify_training
+from raygen.training import TrainingFolder
 
 
 def status(place: str) -> tuple[RunStatus | TrainingStatus, ...]:

@@ -17,9 +17,9 @@ from raygen.hmc.saving import Tensors
 from raygen.networks import Layer, Network, Node, NodeScores, list_layers, node_label, read_node
 from raygen.sampling.batch import Batch
 from raygen.sampling.cohort import Stopped
+from raygen.sampling.dead import UNKNOWN, find_quiet, no_trace
 from raygen.sampling.log_z import OnState
 from raygen.sampling.progress import Reporter, UnitProgress
-from raygen.sampling.quiet import UNKNOWN, find_quiet, no_trace
 from raygen.sampling.reference import Source
 from raygen.sampling.rows import Draw, NodeFacts, encode_images, make_rows
 from raygen.sampling.settings import SamplingSettings
