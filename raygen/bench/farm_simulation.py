@@ -8,8 +8,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from raygen.cluster.backlog import Backlog
-from raygen.cluster.events import (
+from raygen.cluster.farm.events import (
     Action,
     ActorDraining,
     ActorLost,
@@ -22,7 +21,8 @@ from raygen.cluster.events import (
     UnitDone,
     UnitMoved,
 )
-from raygen.cluster.scheduler import Scheduler
+from raygen.cluster.farm.queue import Backlog
+from raygen.cluster.farm.scheduler import Scheduler
 
 _MINUTE = 60.0
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import ray.train
 
-from raygen.cluster.notes import tied_to
-from raygen.cluster.streaming import spare_cpus, through_ray
+from raygen.cluster.train.notes import tied_to
+from raygen.cluster.train.streaming import spare_cpus, through_ray
 from raygen.data import DataSettings, ImageSource, open_data
 from raygen.training import EpochReport, Opener, TrainingTask, run_task
 

@@ -21,10 +21,10 @@ from ray.train.torch import TorchConfig
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-from raygen.cluster.notes import Notes
 from raygen.cluster.session import capacity
-from raygen.cluster.training_worker import work
-from raygen.cluster.watch import Watch
+from raygen.cluster.train.notes import Notes
+from raygen.cluster.train.watch import Watch
+from raygen.cluster.train.worker import work
 from raygen.errors import InputError, RaygenError, SettingsError, StoreError
 from raygen.training import EpochReport, TrainingTask
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import heapq
 import math
 
-from raygen.cluster.alarms import Alarms
-from raygen.cluster.backlog import DONE, Backlog
-from raygen.cluster.events import (
+from raygen.cluster.farm.alarms import Alarms
+from raygen.cluster.farm.events import (
     Action,
     ActorDraining,
     ActorLost,
@@ -22,7 +21,8 @@ from raygen.cluster.events import (
     UnitFailed,
     UnitMoved,
 )
-from raygen.cluster.staff import Member, Staff
+from raygen.cluster.farm.pool import Member, Staff
+from raygen.cluster.farm.queue import DONE, Backlog
 
 _PLENTY = 4
 """Units that wait for each actor from which on actors get a second one in hand."""

@@ -5,8 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from raygen.cluster.backlog import DONE
-from raygen.cluster.events import (
+from raygen.cluster.farm.events import (
     ActorDraining,
     ActorLost,
     ActorReady,
@@ -14,6 +13,7 @@ from raygen.cluster.events import (
     UnitFailed,
     UnitMoved,
 )
+from raygen.cluster.farm.queue import DONE
 
 
 class AnyOrder(RuleBasedStateMachine):

@@ -3,8 +3,7 @@
 import pytest
 from farm_world import World
 
-from raygen.cluster.backlog import DONE, Backlog
-from raygen.cluster.events import (
+from raygen.cluster.farm.events import (
     ActorReady,
     Assign,
     StartActor,
@@ -12,7 +11,8 @@ from raygen.cluster.events import (
     TakeBack,
     UnitDone,
 )
-from raygen.cluster.scheduler import Scheduler
+from raygen.cluster.farm.queue import DONE, Backlog
+from raygen.cluster.farm.scheduler import Scheduler
 
 # ---- units that fail, actors that die
 

@@ -11,10 +11,9 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError, TaskCancelledError
 
-from raygen.cluster.actor import ActorKind, Progress
-from raygen.cluster.backlog import DONE, IN_HAND, WAITING, Backlog
-from raygen.cluster.calls import Call, Calls
-from raygen.cluster.events import (
+from raygen.cluster.farm.actor import ActorKind, Progress
+from raygen.cluster.farm.calls import Call, Calls
+from raygen.cluster.farm.events import (
     Action,
     ActorDraining,
     ActorLost,
@@ -28,10 +27,11 @@ from raygen.cluster.events import (
     UnitFailed,
     UnitMoved,
 )
-from raygen.cluster.machines import Machines, is_alive
-from raygen.cluster.metrics import FarmMetrics
-from raygen.cluster.pool import PoolSize
-from raygen.cluster.scheduler import Scheduler
+from raygen.cluster.farm.machines import Machines, is_alive
+from raygen.cluster.farm.metrics import FarmMetrics
+from raygen.cluster.farm.queue import DONE, IN_HAND, WAITING, Backlog
+from raygen.cluster.farm.scheduler import Scheduler
+from raygen.cluster.farm.size import PoolSize
 from raygen.runs import FarmReport, Totals, UnitReport
 from raygen.sampling import UnitProgress
 from raygen.store import Unit

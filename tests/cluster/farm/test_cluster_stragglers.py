@@ -2,13 +2,13 @@
 
 from farm_world import World
 
-from raygen.cluster.backlog import SET_ASIDE
-from raygen.cluster.events import (
+from raygen.cluster.farm.events import (
     Assign,
     StopActor,
     TakeBack,
     UnitDone,
 )
+from raygen.cluster.farm.queue import SET_ASIDE
 
 
 def slow_end(attempts: int = 3) -> World:

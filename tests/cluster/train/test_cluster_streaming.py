@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from ray.train.torch import TorchTrainer
 
-from raygen.cluster.streaming import RayReader, _least, check_spare, spare_cpus, through_ray
+from raygen.cluster.train.streaming import RayReader, _least, check_spare, spare_cpus, through_ray
 from raygen.data import DataSettings, PictureStream, Share, digits, open_data
 from raygen.errors import DataError, SettingsError
 

@@ -2,8 +2,7 @@
 
 from collections import Counter
 
-from raygen.cluster.backlog import DONE, IN_HAND, SET_ASIDE, WAITING, Backlog
-from raygen.cluster.events import (
+from raygen.cluster.farm.events import (
     Action,
     ActorDraining,
     ActorLost,
@@ -17,7 +16,8 @@ from raygen.cluster.events import (
     UnitFailed,
     UnitMoved,
 )
-from raygen.cluster.scheduler import Scheduler
+from raygen.cluster.farm.queue import DONE, IN_HAND, SET_ASIDE, WAITING, Backlog
+from raygen.cluster.farm.scheduler import Scheduler
 
 
 class World:
