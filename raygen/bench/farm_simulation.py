@@ -8,21 +8,21 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from raygen.cluster.farm.events import (
+from raygen.cluster import (
     Action,
     ActorDraining,
     ActorLost,
     ActorReady,
     Assign,
+    Backlog,
     Event,
+    Scheduler,
     StartActor,
     StopActor,
     Tick,
     UnitDone,
     UnitMoved,
 )
-from raygen.cluster.farm.queue import Backlog
-from raygen.cluster.farm.scheduler import Scheduler
 
 _MINUTE = 60.0
 

@@ -20,8 +20,7 @@ from raygen.cluster import Farm, PoolSize, sampling_kind
 from raygen.errors import SettingsError
 from raygen.networks import NetworkSettings, list_layers, load_network, parse_nodes
 from raygen.process import keep_freed_memory
-from raygen.runs import FarmReport, begin_run, sample_unit
-from raygen.runs.states import SAVE_EVERY
+from raygen.runs import SAVE_EVERY, FarmReport, begin_run, sample_unit
 from raygen.sampling import SamplingSettings, UnitSampler
 from raygen.store import Run
 

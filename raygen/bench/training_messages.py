@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from raygen.bench.results import Result
-from raygen.training.losses import generative_terms
+from raygen.training import generative_terms
 
 _CLASSES = 10
 _FLOAT = 4

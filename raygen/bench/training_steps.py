@@ -13,11 +13,18 @@ from torch.nn import functional
 
 from raygen.data import Batch
 from raygen.networks import NetworkSettings, load_network
-from raygen.training import Precision, TrainingSettings, make_ready, make_scorer
-from raygen.training.optimiser import make_optimiser, set_rate
-from raygen.training.sharing import GradientBuffer
-from raygen.training.step import Recipe, training_step
-from raygen.training.tally import Tally
+from raygen.training import (
+    GradientBuffer,
+    Precision,
+    Recipe,
+    Tally,
+    TrainingSettings,
+    make_optimiser,
+    make_ready,
+    make_scorer,
+    set_rate,
+    training_step,
+)
 
 Work = Callable[[], float]
 """Does its work and returns how many images it took."""

@@ -7,9 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from raygen.cli.display import Display, duration
-from raygen.training import EpochReport, TrainingFolder, final_evaluation
-from raygen.training.curves import CURVES
-from raygen.training.events import EVENTS
+from raygen.training import CURVES, EVENTS, EpochReport, TrainingFolder, final_evaluation
 
 _EVERY = 2.0
 """Seconds between two epoch lines in a log; epochs that are shorter are passed over."""

@@ -11,7 +11,7 @@ from raygen.networks import Layer
 from raygen.runs import Totals
 
 if TYPE_CHECKING:
-    from raygen.cluster.tune import Evaluation
+    from raygen.cluster import Evaluation
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -18,7 +18,7 @@ import torch
 import yaml
 from ray import tune
 
-from raygen.cluster.session import capacity
+from raygen.cluster.connection import capacity
 from raygen.errors import UnfinishedError
 from raygen.networks import Network
 from raygen.process import keep_freed_memory

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from raygen.data.augment import Augment
 from raygen.data.augmented import AugmentedSet
-from raygen.data.digits import digits
+from raygen.data.bundled import digits
 from raygen.data.folder import list_folder
 from raygen.data.images import ImageSet
 from raygen.data.listing import Listing

@@ -1,5 +1,5 @@
 """Pages and pictures made from a run and nothing else: a static site that opens from disk."""
 
-from raygen.gallery.build import GallerySummary, build_gallery
+import lazy_loader
 
-__all__ = ["GallerySummary", "build_gallery"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

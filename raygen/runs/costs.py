@@ -11,9 +11,7 @@ import torch
 
 from raygen.networks import Network
 from raygen.runs.measure import Meter, Speed
-from raygen.sampling.reference import Source
-from raygen.sampling.sampler import Profile, settings_of
-from raygen.sampling.settings import SamplingSettings
+from raygen.sampling import Profile, SamplingSettings, Source, settings_of
 from raygen.store import Run, Unit
 
 _QUIET_IMAGES = 16

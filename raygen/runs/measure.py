@@ -13,17 +13,9 @@ from pathlib import Path
 
 import torch
 
-from raygen.hmc import Parameters, Trace, begin, diagnose
-from raygen.hmc.warmup import advance, frozen
+from raygen.hmc import Parameters, Trace, advance, begin, diagnose, frozen
 from raygen.networks import Network, Node, read_node
-from raygen.sampling.batch import room
-from raygen.sampling.cohort import tilt_rule
-from raygen.sampling.dead import find_quiet
-from raygen.sampling.reference import Source
-from raygen.sampling.rows import encode_images
-from raygen.sampling.settings import SamplingSettings
-from raygen.sampling.streams import node_streams
-from raygen.sampling.targets import Targets
+from raygen.sampling import SamplingSettings, Source, Targets, encode_images, find_quiet, node_streams, room, tilt_rule
 from raygen.store import Unit
 from raygen.tilting import WhitenedScore
 

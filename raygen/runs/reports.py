@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from raygen.sampling.progress import UnitProgress
+from raygen.sampling import UnitProgress
 
 
 @dataclass(frozen=True)

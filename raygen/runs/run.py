@@ -15,10 +15,7 @@ from raygen.networks import Network, Node
 from raygen.runs.planning import LINE, iter_units
 from raygen.runs.reports import FarmReport, Totals, UnitReport
 from raygen.runs.states import SAVE_EVERY, StateKeeper, read_state
-from raygen.sampling.progress import UnitProgress
-from raygen.sampling.reference import Source, check_saved, saved_reference
-from raygen.sampling.sampler import Profile, UnitSampler
-from raygen.sampling.settings import SamplingSettings
+from raygen.sampling import Profile, SamplingSettings, Source, UnitProgress, UnitSampler, check_saved, saved_reference
 from raygen.store import Run, Unit
 
 _PLACES = {"reference_file"}

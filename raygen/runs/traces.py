@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from raygen.hmc.export import Groups
+from raygen.hmc import Groups
 from raygen.networks import Network, Node
 from raygen.runs.planning import LINE, plan_units
-from raygen.sampling.reference import Source
-from raygen.sampling.sampler import Profile, UnitSampler
-from raygen.sampling.settings import SamplingSettings
+from raygen.sampling import Profile, SamplingSettings, Source, UnitSampler
 
 
 def trace_nodes(

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from raygen.errors import ScoreError, StoreError
-from raygen.hmc import ChainState, Noise, Parameters, StepInfo, Streams
-from raygen.hmc.saving import Tensors, under, within
+from raygen.hmc import ChainState, Noise, Parameters, StepInfo, Streams, Tensors, under, within
 from raygen.networks import Node
 from raygen.sampling.cohort import Cohort, Keep, Stopped
 from raygen.sampling.settings import SamplingSettings

@@ -13,16 +13,23 @@ from raygen.hmc import (
     Diagnostics,
     Noise,
     Parameters,
+    Recorder,
     StepInfo,
     Streams,
+    Tensors,
     Trace,
     WarmUpState,
     begin,
+    current,
     diagnose,
+    from_tensors,
+    frozen,
+    learn,
+    rebuild,
+    to_tensors,
+    under,
+    within,
 )
-from raygen.hmc.chains import Recorder
-from raygen.hmc.saving import Tensors, from_tensors, rebuild, to_tensors, under, within
-from raygen.hmc.warmup import current, frozen, learn
 from raygen.sampling.convergence import converged
 from raygen.sampling.kept import Kept
 from raygen.sampling.rows import Draw

@@ -8,7 +8,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from raygen.hmc.saving import Tensors, to_tensors, under, within
+from raygen.hmc import Tensors, to_tensors, under, within
 from raygen.sampling.rows import Draw
 
 

@@ -11,10 +11,24 @@ from torch import Tensor
 from typing_extensions import override
 
 from raygen.errors import SettingsError
-from raygen.hmc import Annealing, Kernel, Ladder, LogNormaliser, Noise, ScoreFunction, Streams, find_ladder, weigh
-from raygen.hmc.ladder import Pilot
-from raygen.hmc.log_normaliser import Weighing
-from raygen.hmc.saving import Tensors, rebuild, to_tensors, under, within
+from raygen.hmc import (
+    Annealing,
+    Kernel,
+    Ladder,
+    LogNormaliser,
+    Noise,
+    Pilot,
+    ScoreFunction,
+    Streams,
+    Tensors,
+    Weighing,
+    find_ladder,
+    rebuild,
+    to_tensors,
+    under,
+    weigh,
+    within,
+)
 
 OnState = Callable[[Callable[[], dict[str, Tensor]]], None]
 """Called between two trajectories with what returns the state as tensors by name: whoever needs it asks for it."""

@@ -11,9 +11,7 @@ import pyarrow as pa
 import torch
 
 from raygen.errors import StoreError
-from raygen.hmc import ChainState, Diagnostics, Kernel, Parameters, potential, to_arviz
-from raygen.hmc.export import Groups
-from raygen.hmc.saving import Tensors
+from raygen.hmc import ChainState, Diagnostics, Groups, Kernel, Parameters, Tensors, potential, to_arviz
 from raygen.networks import Layer, Network, Node, NodeScores, list_layers, node_label, read_node
 from raygen.sampling.batch import Batch
 from raygen.sampling.cohort import Stopped

@@ -7,8 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from raygen.errors import SettingsError
-from raygen.hmc import HmcSettings
-from raygen.hmc.streams import check_superchains
+from raygen.hmc import HmcSettings, check_superchains
 from raygen.sampling.presets import PRESETS, Preset
 from raygen.tilting import TiltingSettings
 

@@ -10,7 +10,7 @@ import pyarrow.ipc
 import torch
 from torch import Tensor
 
-from raygen.hmc.saving import Tensors, under, within
+from raygen.hmc import Tensors, under, within
 from raygen.networks import Node
 from raygen.sampling.batch import Batch, room
 from raygen.sampling.cohort import Keep, Stopped

@@ -3,25 +3,6 @@
 ``sample`` with ``local`` and everything about networks and data work without Ray; the others import it when they run.
 """
 
-from raygen.stages.facts import about
-from raygen.stages.pipelines import gallery, pipeline
-from raygen.stages.pretraining import pretrain
-from raygen.stages.references import reference
-from raygen.stages.requests import read_profile, reference_source
-from raygen.stages.sampling import Sampled, plan, sample, trace
-from raygen.stages.tuning import tune
+import lazy_loader
 
-__all__ = [
-    "Sampled",
-    "about",
-    "gallery",
-    "pipeline",
-    "plan",
-    "pretrain",
-    "read_profile",
-    "reference",
-    "reference_source",
-    "sample",
-    "trace",
-    "tune",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from raygen.config import PretrainConfig
-from raygen.data import DataSettings, open_data
-from raygen.data.loading import PICTURE_SETS
+from raygen.data import PICTURE_SETS, DataSettings, open_data
 from raygen.errors import SettingsError
 from raygen.networks import NetworkSettings, load_network
 from raygen.stages.facts import about, while_held

@@ -10,7 +10,7 @@ import torch
 
 from raygen.config import SampleConfig
 from raygen.errors import UnfinishedError
-from raygen.hmc.export import Groups
+from raygen.hmc import Groups
 from raygen.process import keep_freed_memory
 from raygen.runs import FarmReport, PlanReport, StatusWriter, reckon, sample_here, trace_nodes
 from raygen.sampling import UnitSampler

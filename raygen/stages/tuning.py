@@ -11,7 +11,7 @@ from raygen.sampling import SamplingSettings, SavedReference, check_saved
 from raygen.stages.requests import one_layer, reference_source
 
 if TYPE_CHECKING:
-    from raygen.cluster.tune import TuningReport
+    from raygen.cluster import TuningReport
 
 
 def tune(config: TuneConfig, on_progress: Callable[[int, int], None]) -> TuningReport:
@@ -20,8 +20,11 @@ def tune(config: TuneConfig, on_progress: Callable[[int, int], None]) -> TuningR
     Raises:
         InputError: if a setting, the network or a node is wrong, or the nodes are of several layers.
     """
-    from raygen.cluster import session  # noqa: PLC0415  (only here Ray is needed)
-    from raygen.cluster.tune import Search, search  # noqa: PLC0415
+    from raygen.cluster import (  # noqa: PLC0415
+        Search,
+        search,
+        session,
+    )
 
     network = load_network(NetworkSettings.part_of(config))
     nodes = parse_nodes(config.nodes, network, list_layers(network))

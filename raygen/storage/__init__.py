@@ -1,5 +1,5 @@
 """Files on disk or in a bucket: read, written whole, listed, and tried again where storage fails for a moment."""
 
-from raygen.storage.location import Location, below
+import lazy_loader
 
-__all__ = ["Location", "below"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,28 +1,5 @@
 """A run on storage: what was asked, its plan, its samples. Local paths and URIs alike."""
 
-from raygen.store.holder import Holder
-from raygen.store.lock import Lock, Pace, is_held, read_holder
-from raygen.store.plan import Plan, Unit
-from raygen.store.request import claim, read_request
-from raygen.store.run import Run
-from raygen.store.schema import PLAN, SAMPLES, SCHEMA_VERSION
-from raygen.store.verify import Findings, mend_run, verify_run
+import lazy_loader
 
-__all__ = [
-    "PLAN",
-    "SAMPLES",
-    "SCHEMA_VERSION",
-    "Findings",
-    "Holder",
-    "Lock",
-    "Pace",
-    "Plan",
-    "Run",
-    "Unit",
-    "claim",
-    "is_held",
-    "mend_run",
-    "read_holder",
-    "read_request",
-    "verify_run",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,7 +13,7 @@ from torch import nn
 
 from raygen.data import ImageSource, Share
 from raygen.errors import SettingsError
-from raygen.training.evaluate import evaluate, log_normaliser_of
+from raygen.training.evaluation import evaluate, log_normaliser_of
 from raygen.training.losses import calibration
 from raygen.training.optimiser import make_optimiser, set_rate
 from raygen.training.precision import arithmetic

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from raygen.training.evaluate import Evaluation
+from raygen.training.evaluation import Evaluation
 from raygen.training.schedule import Phase
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from raygen.networks.zoo.weights import KEY
-from raygen.training.evaluate import Evaluation
+from raygen.networks import KEY
+from raygen.training.evaluation import Evaluation
 from raygen.training.folder import TrainingFolder
 
 

@@ -21,8 +21,8 @@ from raygen.hmc import (
     to_tensors,
     weigh,
 )
+from raygen.hmc.importance import Weighing
 from raygen.hmc.ladder import Pilot, kept_fraction
-from raygen.hmc.log_normaliser import Weighing
 from raygen.hmc.saving import rebuild
 
 KERNELS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raygen.cluster.session import capacity
+from raygen.cluster.connection import capacity
 from raygen.errors import SettingsError
 
 

@@ -21,7 +21,7 @@ from ray.train.torch import TorchConfig
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-from raygen.cluster.session import capacity
+from raygen.cluster.connection import capacity
 from raygen.cluster.train.notes import Notes
 from raygen.cluster.train.watch import Watch
 from raygen.cluster.train.worker import work

@@ -14,11 +14,8 @@ import ray.data
 from ray.data import DataContext, ExecutionResources
 from ray.data.exceptions import ExecutionTimeoutError
 
-from raygen.cluster.session import capacity
-from raygen.data import ImageSource, Listing, PictureStream
-from raygen.data.augment import Preparation
-from raygen.data.decoding import Picture
-from raygen.data.order import Indices, Plan
+from raygen.cluster.connection import capacity
+from raygen.data import ImageSource, Indices, Listing, Picture, PictureStream, Plan, Preparation
 from raygen.errors import InputError, RaygenError, SettingsError
 
 _PICTURES = 64

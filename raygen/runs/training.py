@@ -10,8 +10,7 @@ from safetensors.torch import load
 
 from raygen.errors import StoreError
 from raygen.store import Findings, Holder, is_held, read_holder
-from raygen.training.folder import METRICS, NETWORK, STATES, TrainingFolder, epoch_of
-from raygen.training.reports import EpochReport
+from raygen.training import METRICS, NETWORK, STATES, EpochReport, TrainingFolder, epoch_of
 
 
 @dataclass(frozen=True)

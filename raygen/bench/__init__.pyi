@@ -1,0 +1,14 @@
+from .farm import bench_farm as bench_farm
+from .farm_settings import FarmBenchSettings as FarmBenchSettings
+from .kernels import KernelsBenchSettings as KernelsBenchSettings
+from .kernels import bench_kernels as bench_kernels
+from .nodes import NodesBenchSettings as NodesBenchSettings
+from .nodes import bench_nodes as bench_nodes
+from .results import Result as Result
+from .results import compare as compare
+from .sampler import SamplerBenchSettings as SamplerBenchSettings
+from .sampler import bench_sampler as bench_sampler
+from .table1 import Table1Settings as Table1Settings
+from .table1 import bench_table1 as bench_table1
+from .training import TrainingBenchSettings as TrainingBenchSettings
+from .training import bench_training as bench_training

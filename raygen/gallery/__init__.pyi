@@ -1,0 +1,2 @@
+from .build import GallerySummary as GallerySummary
+from .build import build_gallery as build_gallery

@@ -1,0 +1,12 @@
+from .facts import about as about
+from .pipelines import gallery as gallery
+from .pipelines import pipeline as pipeline
+from .pretraining import pretrain as pretrain
+from .references import reference as reference
+from .requests import read_profile as read_profile
+from .requests import reference_source as reference_source
+from .sampling import Sampled as Sampled
+from .sampling import plan as plan
+from .sampling import sample as sample
+from .sampling import trace as trace
+from .tuning import tune as tune

@@ -1,0 +1,2 @@
+from .location import Location as Location
+from .location import below as below

@@ -1,0 +1,15 @@
+from .contrast import ContrastTilt as ContrastTilt
+from .contrast import FixedTilt as FixedTilt
+from .contrast import signal as signal
+from .density import Score as Score
+from .density import WhitenedScore as WhitenedScore
+from .references import Fitted as Fitted
+from .references import FittedSpectrum as FittedSpectrum
+from .references import PowerLaw as PowerLaw
+from .references import Provenance as Provenance
+from .references import Reference as Reference
+from .references import WhiteNoise as WhiteNoise
+from .references import load_reference as load_reference
+from .references import save_reference as save_reference
+from .settings import FitSettings as FitSettings
+from .settings import TiltingSettings as TiltingSettings
