@@ -48,7 +48,7 @@ def _simulation(settings: FarmBenchSettings) -> Iterator[Result]:
     case = f"{conditions.actors:,} actors in virtual time"
     once = sum(count >= 1 for count in course.commits)
     busy = course.busy / (conditions.actors * course.queue_seconds)
-    yield result(f"{case}, units done, against the plan", "units", course.scheduler.backlog.done, conditions.units)
+    yield result(f"{case}, units done, against the plan", "units", course.scheduler.queue.done, conditions.units)
     yield result(f"{case}, units committed, against the plan", "units", once, conditions.units)
     yield result(f"{case}, busy until the queue is empty, against the target", "share", busy, _SHARE)
     yield result(f"{case}, real time, against the target", "s", seconds, _TIME)

@@ -14,7 +14,6 @@ from raygen.cluster import (
     ActorLost,
     ActorReady,
     Assign,
-    Backlog,
     Event,
     Scheduler,
     StartActor,
@@ -22,6 +21,7 @@ from raygen.cluster import (
     Tick,
     UnitDone,
     UnitMoved,
+    UnitQueue,
 )
 
 _MINUTE = 60.0
@@ -107,7 +107,7 @@ class _World:
         self._is = conditions
         self._random = random.Random(conditions.seed)
         self._scheduler = Scheduler(
-            Backlog(bytearray(conditions.units)),
+            UnitQueue(bytearray(conditions.units)),
             minimum=conditions.actors if conditions.minimum is None else conditions.minimum,
             maximum=conditions.actors,
             deadline=conditions.deadline,
@@ -128,7 +128,7 @@ class _World:
             for event in self._happen(kind, actor, run):
                 self._course.events += 1
                 self._act(self._scheduler.handle(event))
-            if self._scheduler.backlog.waiting == 0 and self._course.queue_seconds == math.inf:
+            if self._scheduler.queue.waiting == 0 and self._course.queue_seconds == math.inf:
                 self._count_until_now()
         self._course.seconds = self._now
         return self._course

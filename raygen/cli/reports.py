@@ -45,8 +45,8 @@ def show_samples(display: Display, sampled: Sampled) -> None:
             f"sample: {made.samples:,} samples of {made.nodes} nodes in {duration(report.seconds)}, "
             f"{made.gradients:,} gradients, {made.converged} nodes converged"
         )
-        if made.quiet:
-            display.say(f"sample: {made.quiet} of these nodes are constant or dead; they are marked, and not sampled")
+        if made.dead:
+            display.say(f"sample: {made.dead} of these nodes are constant or dead; they are marked, and not sampled")
         display.say(totals_table(report.layers))
     display.say(f"run: {sampled.run.location.text}")
 

@@ -28,9 +28,9 @@ def _show_run(display: Display, status: RunStatus) -> None:
     display.say(f"done: {status.done:,} of {status.units:,} units ({share:.0f} %)")
     if status.alive and told:
         shown = ", ".join(f"{100 * fraction:.0f} %" for fraction in told.get("running", ())[:_NAMED])
-        more = " ..." if told.get("in_hand", 0) > _NAMED else ""
+        more = " ..." if told.get("in_flight", 0) > _NAMED else ""
         pending = f", {told['pending']} of them waiting or starting" if told.get("pending") else ""
-        display.say(f"running: {told.get('in_hand', 0)} units{f' ({shown}{more})' if shown else ''}")
+        display.say(f"running: {told.get('in_flight', 0)} units{f' ({shown}{more})' if shown else ''}")
         display.say(f"actors: {told.get('actors', 0)}{pending}")
     _show_lost(display, status)
     seconds = told.get("seconds") or 0.0

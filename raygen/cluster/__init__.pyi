@@ -15,7 +15,7 @@ from .farm.events import StopActor as StopActor
 from .farm.events import Tick as Tick
 from .farm.events import UnitDone as UnitDone
 from .farm.events import UnitMoved as UnitMoved
-from .farm.queue import Backlog as Backlog
+from .farm.queue import UnitQueue as UnitQueue
 from .farm.scheduler import Scheduler as Scheduler
 from .farm.size import PoolSize as PoolSize
 from .farm.size import pool_size as pool_size

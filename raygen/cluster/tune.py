@@ -179,7 +179,7 @@ def evaluate(what: Search, contrast: float, step_size: float, device: torch.devi
         contrast=contrast,
         step_size=step_size,
         ess_rate=1000 * pc.mean(ess).as_py() / gradients,
-        share=pc.mean(pc.equal(rows["winner"], rows["channel"]).cast("int8")).as_py(),
+        share=pc.mean(pc.equal(rows["top_channel"], rows["channel"]).cast("int8")).as_py(),
         acceptance=pc.mean(rows["acceptance_rate"]).as_py(),
         tilt=pc.mean(rows["tilt"]).as_py(),
     )

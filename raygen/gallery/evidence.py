@@ -17,7 +17,7 @@ Images = list[list[bytes]]
 
 _OF_THE_NODE = (
     "node", "layer", "channel", "class_name", "tilt", "contrast",
-    "r_hat", "r_hat_nested", "ess", "trajectories", "stopped", "log_z", "log_z_error", "quiet",
+    "r_hat", "r_hat_nested", "ess", "trajectories", "stopped", "log_z", "log_z_error", "dead",
 )  # fmt: skip
 """Columns that are the same for all samples of a node."""
 
@@ -29,7 +29,7 @@ class Chain:
     number: int
     draws: tuple[int, ...]
     scores: tuple[float, ...]
-    winners: tuple[int, ...]
+    top_channels: tuple[int, ...]
     acceptance_rate: float
     step_size: float
     gradients: int
@@ -49,7 +49,7 @@ class Entry:
         r_hat_nested, log_z, log_z_error: None where they were not asked for.
         trajectories: of each chain after warm-up; None where the samples do not say.
         stopped: why no more were made, "converged" or "budget"; None in a run without a budget.
-        quiet: why the node was not sampled; None for almost all.
+        dead: why the node was not sampled; None for almost all.
     """
 
     node: str
@@ -73,7 +73,7 @@ class Entry:
     log_z_error: float | None = None
     trajectories: int | None = None
     stopped: str | None = None
-    quiet: str | None = None
+    dead: str | None = None
 
     @property
     def label(self) -> str:
@@ -143,7 +143,7 @@ def _chain(samples: list[dict[str, Any]]) -> Chain:
         number=last["chain"],
         draws=tuple(sample["draw"] for sample in samples),
         scores=scores,
-        winners=tuple(sample["winner"] for sample in samples),
+        top_channels=tuple(sample["top_channel"] for sample in samples),
         acceptance_rate=last["acceptance_rate"],
         step_size=last["step_size"],
         gradients=last["gradients"],
@@ -166,7 +166,7 @@ def _node(samples: list[dict[str, Any]], chains: tuple[Chain, ...]) -> Node:
         converged=all(sample["converged"] for sample in samples),
         wins=math.nan
         if ":[" in last["node"]
-        else sum(sample["winner"] == sample["channel"] for sample in samples) / len(samples),
+        else sum(sample["top_channel"] == sample["channel"] for sample in samples) / len(samples),
         flat=len(samples) > 1 and len(set(scores)) == 1,
     )
     return Node(entry, chains, last["model"], last["seed"], (min(lows), max(lows)), (min(highs), max(highs)))

@@ -1,6 +1,6 @@
 from .batches import cut_for as cut_for
 from .batches import score_nodes as score_nodes
-from .dead import quiet_nodes as quiet_nodes
+from .dead import dead_nodes as dead_nodes
 from .graph.cut import Cut as Cut
 from .graph.cut import cut_network as cut_network
 from .graph.layers import Layer as Layer

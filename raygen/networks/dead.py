@@ -14,10 +14,10 @@ from raygen.networks.nodes import Node
 _ROUND_OFF = 8 * torch.finfo(torch.float32).eps
 
 
-def quiet_nodes(cut: Cut, nodes: Sequence[Node], images: Tensor, *, batch: int = 256) -> dict[Node, str]:
+def dead_nodes(cut: Cut, nodes: Sequence[Node], images: Tensor, *, batch: int = 256) -> dict[Node, str]:
     """Return the nodes that no chain can follow, each with the reason; mostly none.
 
-    A node is quiet whose score is the same for all of the images up to round-off (its weights are 0, or all that it
+    A node is dead whose score is the same for all of the images up to round-off (its weights are 0, or all that it
     sees is dead), is not finite for one of them, or has no gradient at any of them, so that every chain would only
     draw from the reference. It costs one gradient for each node and image.
 
@@ -32,15 +32,15 @@ def quiet_nodes(cut: Cut, nodes: Sequence[Node], images: Tensor, *, batch: int =
     """
     if len(images) < 2:
         raise ValueError("one image cannot tell a constant score")
-    quiet: dict[Node, str] = {}
+    dead: dict[Node, str] = {}
     for start in range(0, len(nodes), batch):
         part = nodes[start : start + batch]
         scores, lively = _look(cut, part, images)
         for node, values, moves in zip(part, scores.T, lively, strict=True):
             reason = _reason(values, moves=moves)
             if reason is not None:
-                quiet[node] = reason
-    return quiet
+                dead[node] = reason
+    return dead
 
 
 def _look(cut: Cut, nodes: Sequence[Node], images: Tensor) -> tuple[Tensor, list[bool]]:

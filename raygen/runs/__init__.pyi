@@ -1,6 +1,6 @@
 from .costs import LayerCost as LayerCost
 from .costs import PlanReport as PlanReport
-from .costs import reckon as reckon
+from .costs import estimate_cost as estimate_cost
 from .planning import plan_units as plan_units
 from .reports import FarmReport as FarmReport
 from .reports import Totals as Totals

@@ -100,7 +100,7 @@ class PlanReport:
         return max(total.seconds / actors, total.unit_seconds) + (total.unit_seconds / 2 if actors > 1 else 0.0)
 
 
-def reckon(
+def estimate_cost(
     run: Run,
     network: Network,
     settings: SamplingSettings,

@@ -15,7 +15,7 @@ import torch
 
 from raygen.hmc import Parameters, Trace, advance, begin, diagnose, frozen
 from raygen.networks import Network, Node, read_node
-from raygen.sampling import SamplingSettings, Source, Targets, encode_images, find_quiet, node_streams, room, tilt_rule
+from raygen.sampling import SamplingSettings, Source, Targets, encode_images, find_dead, node_streams, room, tilt_rule
 from raygen.store import Unit
 from raygen.tilting import WhitenedScore
 
@@ -120,7 +120,7 @@ class Meter:
         cut = self._targets.cut(nodes[0])
         reference = self._targets.reference(cut.input_shape)
         for index, node in enumerate(nodes[:_LOOKED]):
-            if not find_quiet(cut, [node], reference, seed=settings.seed, device=self._device):
+            if not find_dead(cut, [node], reference, seed=settings.seed, device=self._device):
                 return [node, *nodes[:index], *nodes[index + 1 :]]
         return nodes
 

@@ -22,7 +22,7 @@ class UnitReport:
         acceptance: mean acceptance rate; NaN where none of its nodes was sampled.
         nodes, converged: how many nodes, and how many of them converged.
         seconds: it took.
-        quiet: how many nodes are constant or dead, and were not sampled.
+        dead: how many nodes are constant or dead, and were not sampled.
     """
 
     unit: str
@@ -33,7 +33,7 @@ class UnitReport:
     nodes: int
     converged: int
     seconds: float
-    quiet: int = 0
+    dead: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Totals:
 
     Attributes:
         units: how many.
-        samples, gradients, nodes, converged, quiet, seconds: summed over them, as in ``UnitReport``.
+        samples, gradients, nodes, converged, dead, seconds: summed over them, as in ``UnitReport``.
         rates: sum of their mean acceptance rates.
         rated: units that have one.
     """
@@ -52,7 +52,7 @@ class Totals:
     gradients: int = 0
     nodes: int = 0
     converged: int = 0
-    quiet: int = 0
+    dead: int = 0
     seconds: float = 0.0
     rates: float = 0.0
     rated: int = 0
@@ -72,7 +72,7 @@ class Totals:
             gradients=report.gradients,
             nodes=report.nodes,
             converged=report.converged,
-            quiet=report.quiet,
+            dead=report.dead,
             seconds=report.seconds,
             rates=report.acceptance if rated else 0.0,
             rated=int(rated),

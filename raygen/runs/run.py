@@ -118,10 +118,10 @@ def sample_unit(
         layer=unit.layer,
         samples=rows.num_rows,
         gradients=pc.sum(first["gradients"]).as_py() + (pc.sum(first["log_z_gradients"]).as_py() or 0),
-        acceptance=pc.mean(first.filter(pc.is_null(first["quiet"]))["acceptance_rate"]).as_py() or math.nan,
+        acceptance=pc.mean(first.filter(pc.is_null(first["dead"]))["acceptance_rate"]).as_py() or math.nan,
         nodes=heads.num_rows,
         converged=pc.sum(heads["converged"]).as_py(),
-        quiet=pc.sum(pc.is_valid(heads["quiet"])).as_py(),
+        dead=pc.sum(pc.is_valid(heads["dead"])).as_py(),
         seconds=time.monotonic() - start,
     )
 

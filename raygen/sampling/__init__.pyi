@@ -1,6 +1,6 @@
 from .batch import room as room
 from .cohort import tilt_rule as tilt_rule
-from .dead import find_quiet as find_quiet
+from .dead import find_dead as find_dead
 from .progress import UnitProgress as UnitProgress
 from .reference import SavedReference as SavedReference
 from .reference import Source as Source

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from raygen.hmc import Diagnostics, Parameters, Streams, Trace
-from raygen.networks import Cut, Node, quiet_nodes
+from raygen.networks import Cut, Node, dead_nodes
 from raygen.tilting import Reference
 
 _IMAGES = 16
@@ -18,7 +18,7 @@ UNKNOWN = Diagnostics(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan
 """The diagnostics of a node that was not sampled."""
 
 
-def find_quiet(
+def find_dead(
     cut: Cut, nodes: Sequence[Node], reference: Reference, *, seed: int, device: torch.device
 ) -> dict[Node, str]:
     """Return the constant and dead nodes among ``nodes``, which share a layer and an ending, each with the reason.
@@ -34,7 +34,7 @@ def find_quiet(
     """
     kind = f"{seed}/{nodes[0].layer}{nodes[0].ending}/quiet"
     streams = Streams((kind,), _IMAGES, device)
-    found = quiet_nodes(cut, nodes, reference.image(streams.start(reference.shape)))
+    found = dead_nodes(cut, nodes, reference.image(streams.start(reference.shape)))
     return {node: reason for node, reason in found.items() if "not finite" not in reason}
 
 

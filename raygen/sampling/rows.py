@@ -28,20 +28,20 @@ class Draw:
     Attributes:
         images: PNG bytes.
         low, high: pixel values shown as 0 and 255, shape (N,).
-        score, energy, winner, signal: shape (N,).
+        score, potential, top_channel, signal: shape (N,).
     """
 
     images: list[bytes]
     low: Tensor
     high: Tensor
     score: Tensor
-    energy: Tensor
-    winner: Tensor
+    potential: Tensor
+    top_channel: Tensor
     signal: Tensor
 
     def rows(self, chosen: Tensor) -> Draw:
         """Return what is kept of the chains whose numbers are ``chosen``, alone."""
-        numbers = (self.low, self.high, self.score, self.energy, self.winner, self.signal)
+        numbers = (self.low, self.high, self.score, self.potential, self.top_channel, self.signal)
         return Draw([self.images[row] for row in chosen.tolist()], *(column[chosen] for column in numbers))
 
 
@@ -62,7 +62,7 @@ class NodeFacts:
     diagnostics: Diagnostics
     trajectories: int | None = None
     stopped: Stop | None = None
-    quiet: str | None = None
+    dead: str | None = None
 
 
 def encode_images(pixels: Tensor) -> tuple[list[bytes], Tensor, Tensor]:
@@ -144,7 +144,7 @@ def _node_columns(node: NodeFacts) -> dict[str, object]:
         "r_hat_nested": None if math.isnan(nested) else nested,
         "trajectories": node.trajectories,
         "stopped": node.stopped,
-        "quiet": node.quiet,
+        "dead": node.dead,
     }
 
 
@@ -154,8 +154,8 @@ def _draw_columns(draw: Draw, row: int) -> dict[str, object]:
         "image_low": float(draw.low[row]),
         "image_high": float(draw.high[row]),
         "score": float(draw.score[row]),
-        "energy": float(draw.energy[row]),
-        "winner": int(draw.winner[row]),
+        "potential": float(draw.potential[row]),
+        "top_channel": int(draw.top_channel[row]),
     }
 
 

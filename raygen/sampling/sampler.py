@@ -15,7 +15,7 @@ from raygen.hmc import ChainState, Diagnostics, Groups, Kernel, Parameters, Tens
 from raygen.networks import Layer, Network, Node, NodeScores, list_layers, node_label, read_node
 from raygen.sampling.batch import Batch
 from raygen.sampling.cohort import Stopped
-from raygen.sampling.dead import UNKNOWN, find_quiet, no_trace
+from raygen.sampling.dead import UNKNOWN, find_dead, no_trace
 from raygen.sampling.log_z import OnState
 from raygen.sampling.progress import Reporter, UnitProgress
 from raygen.sampling.reference import Source
@@ -113,9 +113,9 @@ class UnitSampler:
         nodes = _nodes(unit)
         cut = self._targets.cut(nodes[0])
         reference = self._targets.reference(cut.input_shape)
-        quiet = find_quiet(cut, nodes, reference, seed=self._settings.seed, device=self._device)
-        tables = [self._marked(node, reason, unit.chains) for node, reason in quiet.items()]
-        if lively := [node for node in nodes if node not in quiet]:
+        dead = find_dead(cut, nodes, reference, seed=self._settings.seed, device=self._device)
+        tables = [self._marked(node, reason, unit.chains) for node, reason in dead.items()]
+        if lively := [node for node in nodes if node not in dead]:
             tables.append(self._sample(lively, unit.chains, on_progress, on_state, saved or {}))
         place = {str(node): index for index, node in enumerate(nodes)}
         rows = pa.concat_tables(tables)
@@ -129,7 +129,7 @@ class UnitSampler:
         streams = node_streams(self._settings, [node], chains, self._device)
         state = Kernel().init(WhitenedScore(scores, reference), streams.start(reference.shape))
         trace, parameters = no_trace(chains)
-        facts = replace(self._facts(node, UNKNOWN, agree=False), quiet=reason)
+        facts = replace(self._facts(node, UNKNOWN, agree=False), dead=reason)
         draws = [self._keep(state, parameters, reference, scores)]
         return make_rows([facts], draws, trace, parameters, gradients=[0] * chains, seed=self._settings.seed)
 
@@ -200,15 +200,15 @@ class UnitSampler:
     def _keep(self, state: ChainState, parameters: Parameters, reference: Reference, scores: NodeScores) -> Draw:
         x = reference.image(state.position)
         with torch.no_grad():
-            winner = scores.responses(x).argmax(1)
+            top_channel = scores.responses(x).argmax(1)
         images, low, high = encode_images(self._network.pixels(x))
         return Draw(
             images=images,
             low=low,
             high=high,
             score=state.score.cpu(),
-            energy=potential(state, parameters.tilt).cpu(),
-            winner=winner.cpu(),
+            potential=potential(state, parameters.tilt).cpu(),
+            top_channel=top_channel.cpu(),
             signal=signal(state.gradient, reference).cpu(),
         )
 

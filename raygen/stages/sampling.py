@@ -12,7 +12,7 @@ from raygen.config import SampleConfig
 from raygen.errors import UnfinishedError
 from raygen.hmc import Groups
 from raygen.process import keep_freed_memory
-from raygen.runs import FarmReport, PlanReport, StatusWriter, reckon, sample_here, trace_nodes
+from raygen.runs import FarmReport, PlanReport, StatusWriter, estimate_cost, sample_here, trace_nodes
 from raygen.sampling import UnitSampler
 from raygen.stages.facts import while_held
 from raygen.stages.requests import Request, begin, read_request
@@ -40,7 +40,7 @@ def sample(config: SampleConfig, on_progress: Callable[[FarmReport], None]) -> S
 
 
 def plan(config: SampleConfig, on_layer: Callable[[str], None] | None = None) -> PlanReport:
-    """Begin the run that ``sample`` would, and reckon what it will cost; nothing is sampled.
+    """Begin the run that ``sample`` would, and estimate what it will cost; nothing is sampled.
 
     Args:
         config: as of ``sample``.
@@ -54,7 +54,7 @@ def plan(config: SampleConfig, on_layer: Callable[[str], None] | None = None) ->
         run = begin(config, what)
     torch.set_num_threads(config.threads)
     keep_freed_memory()
-    return reckon(run, what.network, what.settings, what.images, _device(config), what.profile, on_layer)
+    return estimate_cost(run, what.network, what.settings, what.images, _device(config), what.profile, on_layer)
 
 
 def sample_request(config: SampleConfig, what: Request, on_progress: Callable[[FarmReport], None]) -> Sampled:

@@ -59,19 +59,19 @@ class UnitCheck:
         yield from found
 
     def _rows(self, unit: Unit, samples: pa.Table) -> Iterator[str]:
-        """Check that each chain of each node has each draw once; of a quiet node there is one."""
+        """Check that each chain of each node has each draw once; of a dead node there is one."""
         nodes = pc.index_in(samples["node"], value_set=pa.array(unit.nodes)).to_pylist()
         if None in nodes:
             yield "holds samples of nodes of another unit"
             return
         if pc.any(pc.not_equal(samples["layer"], unit.layer)).as_py():
             yield f"holds samples of another layer than {unit.layer}"
-        quiet = {node for node, reason in zip(nodes, samples["quiet"].to_pylist(), strict=True) if reason is not None}
+        dead = {node for node, reason in zip(nodes, samples["dead"].to_pylist(), strict=True) if reason is not None}
         expected = {
             (node, chain, draw)
             for node in range(len(unit.nodes))
             for chain in range(unit.chains)
-            for draw in range(1 if node in quiet else self._draws)
+            for draw in range(1 if node in dead else self._draws)
         }
         rows = list(zip(nodes, samples["chain"].to_pylist(), samples["draw"].to_pylist(), strict=True))
         if missing := expected - set(rows):
@@ -101,7 +101,7 @@ class UnitCheck:
 
 
 def _values(samples: pa.Table) -> Iterator[str]:
-    for name in ("score", "energy", "tilt"):
+    for name in ("score", "potential", "tilt"):
         bad = int((~np.isfinite(samples[name].to_numpy())).sum())
         if bad:
             yield f"has {bad} samples whose {name} is not finite"

@@ -26,8 +26,8 @@ SAMPLES = pa.schema(
         pa.field("image_low", pa.float32(), nullable=False),  # the pixel value (0..1 of a photograph) shown as 0
         pa.field("image_high", pa.float32(), nullable=False),  # the pixel value shown as 255
         pa.field("score", pa.float32(), nullable=False),
-        pa.field("energy", pa.float64(), nullable=False),  # U = -b f(x) + |z|^2/2, without constants
-        pa.field("winner", pa.int32(), nullable=False),  # the channel of the layer that responds most to this image
+        pa.field("potential", pa.float64(), nullable=False),  # U = -b f(x) + |z|^2/2, without constants
+        pa.field("top_channel", pa.int32(), nullable=False),  # of the layer: responds most to this image
         pa.field("tilt", pa.float32(), nullable=False),  # b
         pa.field("contrast", pa.float32(), nullable=False),  # |b A A' grad f|^2 / trace(A A') over the node's draws
         pa.field("acceptance_rate", pa.float32(), nullable=False),  # of the chain, after warm-up
@@ -47,9 +47,8 @@ SAMPLES = pa.schema(
         pa.field("log_z_ess", pa.float32()),  # effective sample size of its weights, 0 to the number of chains
         pa.field("log_z_gradients", pa.int64()),  # spent on it, per chain; not in gradients
         pa.field("seed", pa.int64(), nullable=False),
-        pa.field(
-            "quiet", pa.string()
-        ),  # why the node was not sampled: constant or dead; these are the reference's draws
+        # Why the node was not sampled: its score is constant, or has no gradient. Then these are the reference's draws.
+        pa.field("dead", pa.string()),
     ],
     metadata=_META,
 )

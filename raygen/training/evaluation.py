@@ -63,10 +63,10 @@ def evaluate(module: nn.Module, images: ImageSource, biases: Tensor, scorer: Sco
 
 def _counted(logits: Tensor, labels: Tensor) -> Tensor:
     log_p = torch.log_softmax(logits, 1)
-    confidence, winner = log_p.max(1)
+    confidence, top_channel = log_p.max(1)
     confidence = confidence.exp()
     own = -log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
-    rows = torch.stack((torch.ones_like(own), (winner == labels).double(), confidence, own), 1)
+    rows = torch.stack((torch.ones_like(own), (top_channel == labels).double(), confidence, own), 1)
     bins = (confidence.nan_to_num() * _BINS).long().clamp(max=_BINS - 1)
     return rows.new_zeros(_BINS, 4).index_add_(0, bins, rows)
 

@@ -106,7 +106,7 @@ def test_two_at_once_are_refused_and_the_first_is_seen_at_work(call: Call, launc
     said = call("verify", place, "--mend")
     assert said.status == 2, "nothing is removed beneath a driver"
     document = json.loads(call("status", place, "--json").out)
-    assert document["alive"] and document["driver"]["in_hand"] <= 1
+    assert document["alive"] and document["driver"]["in_flight"] <= 1
     assert "driver: process " in call("status", place).out
 
     launcher.end()

@@ -11,7 +11,7 @@ from raygen.stages import Sampled
 from raygen.store import Run, Unit
 
 CONV = Totals(units=2, samples=16, gradients=1200, nodes=4, converged=3, rates=1.5, rated=2)
-DEAD = Totals(units=1, samples=4, gradients=0, nodes=2, quiet=2)
+DEAD = Totals(units=1, samples=4, gradients=0, nodes=2, dead=2)
 
 
 def test_the_table_has_a_line_for_each_layer() -> None:

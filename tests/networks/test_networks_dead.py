@@ -6,10 +6,10 @@ from raygen.networks import (
     NetworkSettings,
     Node,
     cut_for,
+    dead_nodes,
     list_layers,
     load_network,
     parse_nodes,
-    quiet_nodes,
     wrap_network,
 )
 
@@ -43,7 +43,7 @@ def found(text, count=6, crop=True, bias=torch.inf, **more):
     nodes = parse_nodes(text, network, list_layers(network))
     cut = cut_for(network, nodes[0], crop=crop)
     images = torch.randn(count, *cut.input_shape, generator=torch.Generator().manual_seed(1))
-    return {str(node): reason for node, reason in quiet_nodes(cut, nodes, images, **more).items()}
+    return {str(node): reason for node, reason in dead_nodes(cut, nodes, images, **more).items()}
 
 
 @pytest.mark.parametrize("crop", [False, True])
@@ -77,8 +77,8 @@ def test_a_score_in_steps_has_no_gradient():
     network = wrap_network(nn.Sequential(nn.Conv2d(1, 2, 1), Round()), name="steps", input_shape=(1, 4, 4))
     cut = cut_for(network, Node("1", 0))
     images = 5 * torch.randn(8, *cut.input_shape, generator=torch.Generator().manual_seed(1))
-    quiet = quiet_nodes(cut, [Node("1", 0)], images)
-    assert quiet == {Node("1", 0): "dead: its score has no gradient at any of 8 images"}
+    dead = dead_nodes(cut, [Node("1", 0)], images)
+    assert dead == {Node("1", 0): "dead: its score has no gradient at any of 8 images"}
 
 
 def test_a_healthy_network_has_no_quiet_node():
@@ -87,7 +87,7 @@ def test_a_healthy_network_has_no_quiet_node():
         nodes = parse_nodes(layer.name, network, [layer])[:20]
         cut = cut_for(network, nodes[0])
         images = 3 * torch.randn(4, *cut.input_shape, generator=torch.Generator().manual_seed(1))
-        assert quiet_nodes(cut, nodes, images) == {}
+        assert dead_nodes(cut, nodes, images) == {}
 
 
 def test_one_image_is_not_enough():

@@ -173,7 +173,7 @@ def test_a_constant_node_is_told_of_and_costs_no_unit(tmp_path):
     settings = FEW.model_copy(update={"tilt": None, "contrast": 1.0})
     run = begin(tmp_path / "run", network=network, settings=settings)
     report = sample_here(run, sampler(network, settings), ignore)
-    assert not report.set_aside and report.made.quiet == 1
+    assert not report.set_aside and report.made.dead == 1
     assert report.acceptance > 0
 
 

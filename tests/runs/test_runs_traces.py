@@ -26,7 +26,7 @@ def test_the_traces_are_those_of_the_samples():
             found = groups[row["node"]]
             draw = row["chain"], 2 * row["draw"] + 1
             assert found["posterior"]["score"][draw] == np.float32(row["score"])
-            assert found["sample_stats"]["lp"][draw] == -row["energy"]
+            assert found["sample_stats"]["lp"][draw] == -row["potential"]
             assert found["sample_stats"]["step_size"][draw] == np.float32(row["step_size"])
             rates = found["sample_stats"]["acceptance_rate"][row["chain"]]
             assert rates.mean() == pytest.approx(row["acceptance_rate"])

@@ -144,7 +144,7 @@ def test_a_nodes_samples_do_not_depend_on_who_shares_its_batch(changes):
             mine = [row for row in shared if row["channel"] == channel]
             assert len(mine) == len(alone) == 12
             for row, other in zip(mine, alone, strict=True):
-                for name in ("score", "energy", "tilt", "step_size", "acceptance_rate", "contrast"):
+                for name in ("score", "potential", "tilt", "step_size", "acceptance_rate", "contrast"):
                     assert row[name] == pytest.approx(other[name], rel=2e-3, abs=2e-3), name
                 for name in ("stopped", "trajectories", "gradients", "converged", "chain", "draw"):
                     assert row[name] == other[name], name

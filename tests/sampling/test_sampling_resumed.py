@@ -118,7 +118,7 @@ def test_constant_nodes_of_a_unit_that_is_taken_up_stay_marked():
     rows = sampler({}, module).sample(UNIT, on_state=lambda make: states.append(make()))
     again = sampler({}, module).sample(UNIT, saved=states[5])
     assert str(again.to_pylist()) == str(rows.to_pylist())  # which have NaN in common
-    assert sum(quiet is not None for quiet in rows["quiet"].to_pylist()) == 4
+    assert sum(dead is not None for dead in rows["dead"].to_pylist()) == 4
 
 
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "ip2"])

@@ -115,7 +115,11 @@ def test_rows_hold_what_belongs_to_their_chain_and_draw():
         node = facts(row["channel"], row["channel"] == 0)
         assert row["image"] == {"bytes": draw.images[line], "path": None}
         assert (row["image_low"], row["image_high"]) == (draw.low[line].item(), draw.high[line].item())
-        assert (row["score"], row["energy"], row["winner"]) == (draw.score[line], draw.energy[line], draw.winner[line])
+        assert (row["score"], row["potential"], row["top_channel"]) == (
+            draw.score[line],
+            draw.potential[line],
+            draw.top_channel[line],
+        )
         assert row["tilt"] == parameters.tilt[line] and row["step_size"] == parameters.step_size[line]
         assert row["acceptance_rate"] == pytest.approx(trace.acceptance[:, line].mean().item())
         assert row["divergences"] == trace.diverged[:, line].sum()

@@ -29,7 +29,7 @@ from raygen.tilting import FixedTilt, WhitenedScore, WhiteNoise
 
 LENET = load_network(NetworkSettings(weights="random"))
 FEW = SamplingSettings(steps=2, warm_up=6, chains=3, draws=2, thin=2, sigma=1.0, step_size=0.1)
-NUMBERS = ("score", "energy", "tilt", "contrast", "acceptance_rate", "step_size", "image_low", "image_high")
+NUMBERS = ("score", "potential", "tilt", "contrast", "acceptance_rate", "step_size", "image_low", "image_high")
 
 
 def sampler(settings=FEW, *, network=LENET, images=None, profile=None):
@@ -56,7 +56,7 @@ def assert_same(rows, others, tolerance):
             assert row[name] == pytest.approx(other[name], rel=tolerance, abs=tolerance), name
         pictures = [np.array(Image.open(io.BytesIO(one["image"]["bytes"]))).astype(int) for one in (row, other)]
         assert np.abs(pictures[0] - pictures[1]).max() <= 1
-        for name in ("node", "chain", "draw", "winner", "class_name", "divergences", "gradients", "seed"):
+        for name in ("node", "chain", "draw", "top_channel", "class_name", "divergences", "gradients", "seed"):
             assert row[name] == other[name], name
 
 
@@ -111,8 +111,8 @@ def test_a_units_samples_are_those_of_chains_composed_by_hand():
     for row, line in ((row, row["chain"] + (3 if row["channel"] == 5 else 0)) for row in table.to_pylist()):
         state = kept[2 * row["draw"] + 1][0]
         assert row["score"] == state.score[line].item()
-        assert row["energy"] == potential(state, found.tilt)[line].item()
-        assert row["winner"] == LENET.module(state.position[line : line + 1]).argmax()
+        assert row["potential"] == potential(state, found.tilt)[line].item()
+        assert row["top_channel"] == LENET.module(state.position[line : line + 1]).argmax()
         signal = sum(kept[step][0].gradient[rows].square().sum() for step in (1, 3) for rows in _rows(row["channel"]))
         assert row["contrast"] == pytest.approx(9 * signal.item() / 6 / 784, rel=1e-4)
         rates = torch.stack([info.acceptance[line] for _, info in kept])
@@ -184,7 +184,7 @@ def test_a_tilted_class_scores_higher_than_the_reference():
         for tilt in (1e-6, 20.0)
     )
     assert np.array(strong["score"]).min() > np.array(weak["score"]).max()
-    assert set(strong["winner"].to_pylist()) == {3}
+    assert set(strong["top_channel"].to_pylist()) == {3}
     assert set(strong["class_name"].to_pylist()) == {"3"}
 
 
@@ -268,7 +268,7 @@ def test_a_constant_node_is_marked_and_its_neighbours_are_sampled_as_without_it(
     sound = sampler(few(**tilt), network=broken(0.0)).sample(unit("ip2", 2, 5))
     assert dead["node"].to_pylist() == ["ip2:2"] * 6 + ["ip2:3"] * 3 + ["ip2:5"] * 6
     marked = rows_of(dead, 3)
-    assert all(row["quiet"].startswith("constant") and not row["converged"] for row in marked)
+    assert all(row["dead"].startswith("constant") and not row["converged"] for row in marked)
     assert {row["gradients"] for row in marked} == {0} and {row["tilt"] for row in marked} == {0.0}
     start = FEW.sigma * Streams((f"{FEW.seed}/ip2:3",), 3).start((1, 28, 28))
     pictures = [np.array(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in marked]
@@ -316,7 +316,7 @@ def test_sums_and_means_are_sampled_by_their_own_score(texts, score):
     table = sampler().sample(Unit("u", layer, texts, 3))
     assert table["node"].to_pylist()[:6] == [texts[0]] * 6
     alone = sampler().sample(Unit("u", layer, texts[:1], 3))
-    for name in ("score", "energy", "tilt"):
+    for name in ("score", "potential", "tilt"):
         first = table[name].to_numpy()[: len(alone)]
         np.testing.assert_allclose(first, alone[name].to_numpy(), rtol=1e-3)
     x = FEW.sigma * Streams((texts[0],), 3).start((1, 28, 28))

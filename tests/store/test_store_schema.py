@@ -14,7 +14,7 @@ LATER = [
     "log_z_error",
     "log_z_ess",
     "log_z_gradients",
-    "quiet",
+    "dead",
     "trajectories",
     "stopped",
 ]

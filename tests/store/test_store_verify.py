@@ -30,17 +30,17 @@ def png(width=5, height=4):
     return sink.getvalue()
 
 
-def rows_of(unit: Unit, quiet=()) -> list[dict[str, object]]:
+def rows_of(unit: Unit, dead=()) -> list[dict[str, object]]:
     plain = {"string": "name", "int32": 1, "int64": 1, "float": 0.5, "double": 0.5, "bool": True}
     fixed = {field.name: plain[str(field.type)] for field in SAMPLES if str(field.type) in plain}
     size = (5, 4) if unit.layer == "a" else (8, 8)
     return [
         fixed
         | {"layer": unit.layer, "node": node, "chain": chain, "draw": draw}
-        | {"image": {"bytes": png(*size), "path": None}, "quiet": "dead" if node in quiet else None}
+        | {"image": {"bytes": png(*size), "path": None}, "dead": "dead" if node in dead else None}
         for node in unit.nodes
         for chain in range(unit.chains)
-        for draw in range(1 if node in quiet else 3)
+        for draw in range(1 if node in dead else 3)
     ]
 
 
@@ -51,7 +51,7 @@ def table(rows) -> pa.Table:
 def whole_run(place) -> Run:
     run = Run.begin(str(place), REQUEST, UNITS, about={})
     for unit in UNITS:
-        run.commit(unit, table(rows_of(unit, quiet={"a:2"})))
+        run.commit(unit, table(rows_of(unit, dead={"a:2"})))
     return run
 
 
@@ -88,12 +88,12 @@ WRONG = {
     "another unit's node": (change("node", "a:9"), "nodes of another unit"),
     "another layer": (change("layer", "b"), "another layer than a"),
     "a score that is no number": (change("score", float("nan")), "1 samples whose score is not finite"),
-    "an infinite energy": (change("energy", float("inf")), "1 samples whose energy is not finite"),
+    "an infinite potential": (change("potential", float("inf")), "1 samples whose potential is not finite"),
     "an image cut short": (swap_image(png()[:-20]), "1 of 12 images cannot be decoded"),
     "an image with a flipped bit": (swap_image(bytes([*png()[:45], png()[45] ^ 1, *png()[46:]])), "cannot be decoded"),
     "no image": (swap_image(b""), "1 of 12 images cannot be decoded"),
     "an image of another size": (swap_image(png(4, 4)), "images of 4x4, 5x4"),
-    "a quiet node with draws": (lambda rows: [row.update(quiet="dead") for row in rows[:6]], "4 samples too many"),
+    "a dead node with draws": (lambda rows: [row.update(dead="dead") for row in rows[:6]], "4 samples too many"),
 }
 
 
@@ -116,7 +116,7 @@ def test_what_is_wrong_in_a_unit_is_found_and_only_that_unit_goes(tmp_path, spoi
 
 def test_images_that_all_are_of_another_size_than_their_layers_are_found(tmp_path):
     run = whole_run(tmp_path)
-    rows = rows_of(UNITS[1], quiet={"a:2"})
+    rows = rows_of(UNITS[1], dead={"a:2"})
     for row in rows:
         row["image"] = {"bytes": png(3, 3), "path": None}
     run.commit(UNITS[1], table(rows))

@@ -29,7 +29,7 @@ from raygen.cluster.farm.events import (
 )
 from raygen.cluster.farm.machines import Machines, is_alive
 from raygen.cluster.farm.metrics import FarmMetrics
-from raygen.cluster.farm.queue import DONE, IN_HAND, WAITING, Backlog
+from raygen.cluster.farm.queue import DONE, IN_FLIGHT, WAITING, UnitQueue
 from raygen.cluster.farm.scheduler import Scheduler
 from raygen.cluster.farm.size import PoolSize
 from raygen.runs import FarmReport, Totals, UnitReport
@@ -78,8 +78,8 @@ class Farm:
     ) -> None:
         self._plan = plan
         self._before = done.count(1)
-        backlog = Backlog(bytearray(DONE if flag else WAITING for flag in done))
-        self._scheduler = Scheduler(backlog, minimum=size.minimum, maximum=size.maximum, deadline=deadline)
+        queue = UnitQueue(bytearray(DONE if flag else WAITING for flag in done))
+        self._scheduler = Scheduler(queue, minimum=size.minimum, maximum=size.maximum, deadline=deadline)
         self._factory, self._arguments = kind.factory(), kind.arguments
         self._actors: dict[int, _Actor] = {}
         self._turns: dict[int, None] = {}  # the actors, in the order in which they are asked
@@ -162,7 +162,7 @@ class Farm:
 
     def _count(self, unit: int, report: UnitReport) -> None:
         # Of two actors that did it, the first counts.
-        if self._scheduler.backlog.state(unit) != DONE:
+        if self._scheduler.queue.state(unit) != DONE:
             self._layers[report.layer] = self._layers.get(report.layer, Totals()) + Totals.of(report)
 
     def _lost(self, number: int, error: RayError) -> None:
@@ -211,21 +211,21 @@ class Farm:
 
     def _tell(self, on_progress: Callable[[FarmReport], None], seconds: float) -> None:
         report = self._report(seconds)
-        self._metrics.tell(report, self._scheduler.backlog.in_hand)
+        self._metrics.tell(report, self._scheduler.queue.in_flight)
         on_progress(report)
 
     def _report(self, seconds: float) -> FarmReport:
-        backlog = self._scheduler.backlog
+        queue = self._scheduler.queue
         return FarmReport(
             units=len(self._plan),
             before=self._before,
             layers=dict(self._layers),
             running=self._running(),
             actors=len(self._actors),
-            set_aside={self._plan[unit].name: reason for unit, reason in backlog.reasons(_NAMED).items()},
+            set_aside={self._plan[unit].name: reason for unit, reason in queue.reasons(_NAMED).items()},
             seconds=seconds,
-            lost=backlog.set_aside,
-            pending=self._scheduler.staff.pending,
+            lost=queue.set_aside,
+            pending=self._scheduler.pool.pending,
         )
 
     def _running(self) -> tuple[UnitProgress, ...]:
@@ -233,7 +233,7 @@ class Farm:
         units: dict[int, UnitProgress] = {}
         for actor in self._actors.values():
             # An actor that idles still tells of the unit that it has done.
-            if actor.progress is not None and actor.unit >= 0 and self._scheduler.backlog.state(actor.unit) == IN_HAND:
+            if actor.progress is not None and actor.unit >= 0 and self._scheduler.queue.state(actor.unit) == IN_FLIGHT:
                 known = units.get(actor.unit, actor.progress)
                 units[actor.unit] = max(known, actor.progress, key=lambda progress: progress.fraction)
         return tuple(units.values())

@@ -44,7 +44,7 @@ class Member:
         return max(self.since + whole - now, now - self.told)
 
 
-class Staff:
+class ActorPool:
     """All actors.
 
     Args:

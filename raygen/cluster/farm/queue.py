@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 
-WAITING, IN_HAND, DONE, SET_ASIDE = range(4)
+WAITING, IN_FLIGHT, DONE, SET_ASIDE = range(4)
 """A unit's state."""
 
 
-class Backlog:
+class UnitQueue:
     """The state of every unit, and the order in which those that wait are taken.
 
     Args:
@@ -23,7 +23,7 @@ class Backlog:
         self._reasons: dict[int, str] = {}
         self._common_reason = ""
         self.waiting = states.count(WAITING)
-        self.in_hand = 0
+        self.in_flight = 0
         self.done = 0
         self.set_aside = 0
 
@@ -33,7 +33,7 @@ class Backlog:
     @property
     def left(self) -> int:
         """Units that are neither done nor set aside."""
-        return self.waiting + self.in_hand
+        return self.waiting + self.in_flight
 
     def state(self, unit: int) -> int:
         """Return a unit's state."""
@@ -42,16 +42,16 @@ class Backlog:
     def take(self) -> int:
         """Take the next unit that waits into hand: what came back first, then in the plan's order, then what failed."""
         unit = self._next()
-        self._states[unit] = IN_HAND
+        self._states[unit] = IN_FLIGHT
         self.waiting -= 1
-        self.in_hand += 1
+        self.in_flight += 1
         return unit
 
     def put_back(self, unit: int, *, last: bool = False) -> None:
         """Let a unit in hand wait again, before all others or after them."""
         (self._last.append if last else self._first.appendleft)(unit)
         self._states[unit] = WAITING
-        self.in_hand -= 1
+        self.in_flight -= 1
         self.waiting += 1
 
     def finish(self, unit: int) -> bool:
@@ -104,8 +104,8 @@ class Backlog:
         state = self._states[unit]
         if state == WAITING:
             self.waiting -= 1
-        elif state == IN_HAND:
-            self.in_hand -= 1
+        elif state == IN_FLIGHT:
+            self.in_flight -= 1
         else:
             self.set_aside -= 1
             self._reasons.pop(unit, None)

@@ -21,8 +21,8 @@ from raygen.cluster.farm.events import (
     UnitFailed,
     UnitMoved,
 )
-from raygen.cluster.farm.pool import Member, Staff
-from raygen.cluster.farm.queue import DONE, Backlog
+from raygen.cluster.farm.pool import ActorPool, Member
+from raygen.cluster.farm.queue import DONE, UnitQueue
 
 _PLENTY = 4
 """Units that wait for each actor from which on actors get a second one in hand."""
@@ -37,7 +37,7 @@ class Scheduler:
     An event costs O(log n) in the number of actors; only a tick with idle actors looks at all of them.
 
     Args:
-        backlog: the units, those done before among them.
+        queue: the units, those done before among them.
         minimum: actors to start with.
         maximum: actors to grow to.
         in_flight: units that an actor has in hand; 2 hides the time between two calls.
@@ -48,7 +48,7 @@ class Scheduler:
 
     def __init__(
         self,
-        backlog: Backlog,
+        queue: UnitQueue,
         *,
         minimum: int,
         maximum: int,
@@ -57,8 +57,8 @@ class Scheduler:
         deadline: float = math.inf,
         idle: float = 10.0,
     ) -> None:
-        self.backlog = backlog
-        self.staff = Staff(minimum, maximum)
+        self.queue = queue
+        self.pool = ActorPool(minimum, maximum)
         self._in_flight, self._attempts = in_flight, attempts
         self._deadline, self._idle = deadline, idle
         self._failures: dict[int, int] = {}
@@ -71,7 +71,7 @@ class Scheduler:
     @property
     def finished(self) -> bool:
         """Whether every unit is done or set aside; actors may still be there."""
-        return not self.backlog.left
+        return not self.queue.left
 
     def begin(self) -> list[Action]:
         """Return the first actions."""
@@ -87,7 +87,7 @@ class Scheduler:
             self._done(event.actor, event.unit)
         elif isinstance(event, Tick):
             self._tick()
-        elif event.actor in self.staff.members:
+        elif event.actor in self.pool.members:
             self._handle_of_actor(event)
         elif isinstance(event, ActorLost):
             for unit in event.finished:
@@ -96,11 +96,11 @@ class Scheduler:
 
     def _handle_of_actor(self, event: ActorReady | UnitFailed | UnitMoved | ActorLost | ActorDraining) -> None:
         if isinstance(event, ActorReady):
-            if not self.staff.members[event.actor].ready:
-                self.staff.come_up(event.actor)
+            if not self.pool.members[event.actor].ready:
+                self.pool.come_up(event.actor)
                 self._feed(event.actor)
         elif isinstance(event, UnitFailed):
-            if event.unit in self.staff.members[event.actor].hand:
+            if event.unit in self.pool.members[event.actor].hand:
                 self._release(event.actor, event.unit)
                 self._blame(event.unit, event.reason, hopeless=event.hopeless)
                 self._feed(event.actor)
@@ -114,11 +114,11 @@ class Scheduler:
     # What happens to units
 
     def _done(self, actor: int, unit: int) -> None:
-        member = self.staff.members.get(actor)
+        member = self.pool.members.get(actor)
         if member is not None and member.hand[:1] == [unit]:
             self._finished += 1
             self._worked += self._now - member.since
-        self.backlog.finish(unit)
+        self.queue.finish(unit)
         if member is not None and unit in member.hand:
             self._release(actor, unit)
         self._call_off(unit)
@@ -128,7 +128,7 @@ class Scheduler:
     def _call_off(self, unit: int) -> None:
         """Take a unit that is done or set aside out of all hands."""
         for actor in tuple(self._holders.get(unit, ())):
-            at_it = self.staff.members[actor].hand[0] == unit
+            at_it = self.pool.members[actor].hand[0] == unit
             self._release(actor, unit)
             if at_it:
                 # It would go on for as long as the other needed; whoever has another unit can start afresh.
@@ -138,7 +138,7 @@ class Scheduler:
                 self._actions.append(TakeBack(actor, unit))
 
     def _release(self, actor: int, unit: int) -> None:
-        member, holders = self.staff.members[actor], self._holders[unit]
+        member, holders = self.pool.members[actor], self._holders[unit]
         at_it = member.hand[0] == unit
         member.hand.remove(unit)
         holders.remove(actor)
@@ -149,20 +149,20 @@ class Scheduler:
 
     def _put_back(self, unit: int, *, last: bool = False) -> None:
         """Let a unit wait again, unless it is done or another actor has it."""
-        if unit not in self._holders and self.backlog.state(unit) != DONE:
-            self.backlog.put_back(unit, last=last)
+        if unit not in self._holders and self.queue.state(unit) != DONE:
+            self.queue.put_back(unit, last=last)
 
     def _blame(self, unit: int, reason: str, *, hopeless: bool = False) -> None:
         failures = self._failures[unit] = self._failures.get(unit, 0) + 1
         if hopeless or (failures >= self._attempts and unit not in self._holders):
-            self.backlog.give_up(unit, reason)
+            self.queue.give_up(unit, reason)
             self._call_off(unit)
         else:
             # To the end: what kills its process must not keep the others waiting.
             self._put_back(unit, last=True)
 
     def _move(self, event: UnitMoved) -> None:
-        member = self.staff.members[event.actor]
+        member = self.pool.members[event.actor]
         if member.hand[:1] == [event.unit] and event.fraction > member.fraction:
             member.fraction, member.told = event.fraction, self._now
             self._alarms.set(event.actor, self._now + self._deadline)
@@ -171,22 +171,22 @@ class Scheduler:
 
     def _lose(self, event: ActorLost) -> None:
         for unit in event.finished:
-            self.backlog.finish(unit)
-            if unit in self.staff.members[event.actor].hand:
+            self.queue.finish(unit)
+            if unit in self.pool.members[event.actor].hand:
                 self._release(event.actor, unit)
             self._call_off(unit)
-        member = self.staff.members[event.actor]
+        member = self.pool.members[event.actor]
         blameless = event.blameless or member.draining
         if not member.ready and not blameless:
-            self.staff.fail_to_start(self._now)
+            self.pool.fail_to_start(self._now)
         self._leave(event.actor, None if blameless else event.reason)
-        if self.staff.stillborn >= self._attempts and not self.staff.members:
+        if self.pool.stillborn >= self._attempts and not self.pool.members:
             # Nothing runs: the units are not to blame, but no actor comes up to take them.
-            self.backlog.give_up_all(f"no actor starts ({event.reason})")
+            self.queue.give_up_all(f"no actor starts ({event.reason})")
 
     def _leave(self, actor: int, reason: str | None = None) -> None:
         """Forget an actor; its units wait again, and the one that it was at is blamed if there is a reason."""
-        member = self.staff.leave(actor)
+        member = self.pool.leave(actor)
         self._alarms.drop(actor)
         for unit in member.hand:
             self._holders[unit].remove(actor)
@@ -201,7 +201,7 @@ class Scheduler:
                 self._blame(unit, reason)
 
     def _drain(self, actor: int) -> None:
-        member = self.staff.drain(actor)
+        member = self.pool.drain(actor)
         for unit in member.hand[:0:-1]:
             self._steal(actor, unit)
         if member.ready and not member.hand:
@@ -217,10 +217,10 @@ class Scheduler:
         for actor in self._alarms.due(self._now):
             self._actions.append(StopActor(actor))
             self._leave(actor, f"no progress for {self._deadline:g} s")
-        if self.staff.idle and not self.backlog.waiting:
+        if self.pool.idle and not self.queue.waiting:
             self._help()
-        while self.staff.idle and not self.backlog.waiting:
-            actor, since = next(iter(self.staff.idle.items()))
+        while self.pool.idle and not self.queue.waiting:
+            actor, since = next(iter(self.pool.idle.items()))
             if self._now - since < self._idle:
                 break
             self._leave(actor)
@@ -230,39 +230,39 @@ class Scheduler:
         """Give idle actors what others have in their second hand, and a second run of what takes longest."""
         slow = []
         typical = self._worked / self._finished if self._finished else math.inf
-        for actor, member in self.staff.members.items():
+        for actor, member in self.pool.members.items():
             for unit in member.hand[:0:-1]:
-                if self.backlog.waiting < len(self.staff.idle):
+                if self.queue.waiting < len(self.pool.idle):
                     self._steal(actor, unit)
             if member.hand and len(self._holders[member.hand[0]]) == 1 and member.hand[0] not in self._failures:
                 left = member.remaining(typical, self._now)
                 if left > max(typical, _WORTH):
                     slow.append((left, member.hand[0]))
-        free = len(self.staff.idle) - self.backlog.waiting
+        free = len(self.pool.idle) - self.queue.waiting
         copies = [unit for _, unit in heapq.nlargest(free, slow)] if free > 0 else []
-        for unit, actor in zip(copies, tuple(self.staff.idle), strict=False):
+        for unit, actor in zip(copies, tuple(self.pool.idle), strict=False):
             self._assign(actor, unit)
 
     # What follows from it
 
     def _feed(self, actor: int) -> None:
         """Hand an actor what it may have; note that it idles if there is nothing."""
-        if (member := self.staff.members.get(actor)) is None or not member.ready:
+        if (member := self.pool.members.get(actor)) is None or not member.ready:
             return
-        while not member.draining and self.backlog.waiting and len(member.hand) < self._in_flight:
+        while not member.draining and self.queue.waiting and len(member.hand) < self._in_flight:
             # Near the end a second unit in hand is one that another could have.
-            if member.hand and self.backlog.waiting < _PLENTY * (self.staff.up + self.staff.pending):
+            if member.hand and self.queue.waiting < _PLENTY * (self.pool.up + self.pool.pending):
                 break
-            self._assign(actor, self.backlog.take())
+            self._assign(actor, self.queue.take())
         if not member.hand and member.draining:
             self._leave(actor)
             self._actions.append(StopActor(actor))
         elif not member.hand:
-            self.staff.idle.setdefault(actor, self._now)
+            self.pool.idle.setdefault(actor, self._now)
 
     def _assign(self, actor: int, unit: int) -> None:
-        member = self.staff.members[actor]
-        self.staff.idle.pop(actor, None)
+        member = self.pool.members[actor]
+        self.pool.idle.pop(actor, None)
         member.hand.append(unit)
         self._holders.setdefault(unit, []).append(actor)
         self._actions.append(Assign(actor, unit))
@@ -277,16 +277,16 @@ class Scheduler:
             self._alarms.drop(actor)
 
     def _settle(self) -> list[Action]:
-        staff, backlog = self.staff, self.backlog
-        while backlog.waiting and staff.idle:
-            self._feed(next(reversed(staff.idle)))
-        while staff.pending > backlog.waiting:
-            self._actions.append(StopActor(staff.stop_pending()))
-        while backlog.waiting > staff.pending and staff.may_start(self._now):
-            self._actions.append(StartActor(staff.start()))
+        pool, queue = self.pool, self.queue
+        while queue.waiting and pool.idle:
+            self._feed(next(reversed(pool.idle)))
+        while pool.pending > queue.waiting:
+            self._actions.append(StopActor(pool.stop_pending()))
+        while queue.waiting > pool.pending and pool.may_start(self._now):
+            self._actions.append(StartActor(pool.start()))
         if self.finished:
-            self._actions += [StopActor(actor) for actor in staff.members]
-            for actor in tuple(staff.members):
+            self._actions += [StopActor(actor) for actor in pool.members]
+            for actor in tuple(pool.members):
                 self._leave(actor)
         actions, self._actions = self._actions, []
         return actions

@@ -16,7 +16,7 @@ from raygen.cluster.farm.events import (
     UnitFailed,
     UnitMoved,
 )
-from raygen.cluster.farm.queue import DONE, IN_HAND, SET_ASIDE, WAITING, Backlog
+from raygen.cluster.farm.queue import DONE, IN_FLIGHT, SET_ASIDE, WAITING, UnitQueue
 from raygen.cluster.farm.scheduler import Scheduler
 
 
@@ -34,7 +34,7 @@ class World:
         self.units, self.maximum = units, maximum or actors
         self.minimum, self.in_flight, self.attempts, self.deadline = actors, in_flight, attempts, deadline
         self.scheduler = Scheduler(
-            Backlog(bytearray(units)),
+            UnitQueue(bytearray(units)),
             minimum=actors,
             maximum=self.maximum,
             in_flight=in_flight,
@@ -78,33 +78,33 @@ class World:
         return actions
 
     def check(self) -> None:
-        backlog, states = self.scheduler.backlog, self.states()
+        queue, states = self.scheduler.queue, self.states()
         held = Counter(unit for hand in self.hands.values() for unit in hand)
         assert max(held.values(), default=0) <= 2, "no unit is in more than two hands"
-        assert {unit for unit, state in enumerate(states) if state == IN_HAND} == held.keys()
+        assert {unit for unit, state in enumerate(states) if state == IN_FLIGHT} == held.keys()
         assert self.ended <= {unit for unit, state in enumerate(states) if state in (DONE, SET_ASIDE)}
         self.ended = {unit for unit, state in enumerate(states) if state in (DONE, SET_ASIDE)}
         counts = Counter(states)
-        assert (backlog.waiting, backlog.in_hand) == (counts[WAITING], counts[IN_HAND])
-        assert (backlog.done, backlog.set_aside) == (counts[DONE], counts[SET_ASIDE])
+        assert (queue.waiting, queue.in_flight) == (counts[WAITING], counts[IN_FLIGHT])
+        assert (queue.done, queue.set_aside) == (counts[DONE], counts[SET_ASIDE])
         assert self.scheduler.finished == (len(self.ended) == self.units)
         pending = sum(not up for up in self.ready.values())
-        assert pending == self.scheduler.staff.pending <= backlog.waiting, "nothing is asked for that is not needed"
+        assert pending == self.scheduler.pool.pending <= queue.waiting, "nothing is asked for that is not needed"
         up = len(self.ready.keys() - self.draining) - pending
-        assert up == self.scheduler.staff.up
-        if backlog.waiting:
+        assert up == self.scheduler.pool.up
+        if queue.waiting:
             assert all(self.hands[actor] for actor, up in self.ready.items() if up), "none idles while a unit waits"
         if self.scheduler.finished:
             assert not self.ready, "a finished farm leaves no actor"
 
     def states(self) -> list[int]:
-        return [self.scheduler.backlog.state(unit) for unit in range(self.units)]
+        return [self.scheduler.queue.state(unit) for unit in range(self.units)]
 
     def done(self) -> set[int]:
         return {unit for unit, state in enumerate(self.states()) if state == DONE}
 
     def set_aside(self) -> dict[int, str]:
-        return self.scheduler.backlog.reasons(self.units)
+        return self.scheduler.queue.reasons(self.units)
 
     def leave(self, actor: int) -> list[int]:
         del self.ready[actor]
@@ -124,7 +124,7 @@ class World:
     def finish(self, actor: int) -> int:
         unit = self.hands[actor].pop(0)
         self.tell(UnitDone(actor, unit, self.now))
-        assert self.scheduler.backlog.state(unit) == DONE
+        assert self.scheduler.queue.state(unit) == DONE
         return unit
 
     def fail(self, actor: int, *, hopeless: bool) -> None:

@@ -11,7 +11,7 @@ from raygen.cluster.farm.events import (
     TakeBack,
     UnitDone,
 )
-from raygen.cluster.farm.queue import DONE, Backlog
+from raygen.cluster.farm.queue import DONE, UnitQueue
 from raygen.cluster.farm.scheduler import Scheduler
 
 # ---- units that fail, actors that die
@@ -141,12 +141,12 @@ def test_nothing_to_do_starts_no_actor() -> None:
 
 
 def test_what_was_done_before_is_not_done_again() -> None:
-    scheduler = Scheduler(Backlog(bytearray([DONE, 0, DONE, 0])), minimum=1, maximum=1)
+    scheduler = Scheduler(UnitQueue(bytearray([DONE, 0, DONE, 0])), minimum=1, maximum=1)
     scheduler.begin()
     assert scheduler.handle(ActorReady(0, 0.0)) == [Assign(0, 1)]
     assert scheduler.handle(UnitDone(0, 1, 0.0)) == [Assign(0, 3)]
     assert scheduler.handle(UnitDone(0, 3, 0.0)) == [StopActor(0)]
-    assert scheduler.finished and scheduler.backlog.done == 2
+    assert scheduler.finished and scheduler.queue.done == 2
 
 
 def test_no_more_actors_are_started_than_there_are_units() -> None:
@@ -180,7 +180,7 @@ def test_what_is_asked_for_is_given_back_when_the_rest_needs_it_no_more() -> Non
     world.come_up(0)
     for _ in range(5):
         world.finish(0)
-    assert len(world.starting()) == world.scheduler.backlog.waiting == 6
+    assert len(world.starting()) == world.scheduler.queue.waiting == 6
     assert world.gone == [9, 8, 7]
 
 

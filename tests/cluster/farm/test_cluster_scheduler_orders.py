@@ -91,7 +91,7 @@ class AnyOrder(RuleBasedStateMachine):
         unit = data.draw(st.integers(0, world.units - 1))
         event = ActorLost(actor, "late", False, world.now, (unit,)) if lost else UnitDone(actor, unit, world.now)
         world.tell(event)
-        assert world.scheduler.backlog.state(unit) == DONE
+        assert world.scheduler.queue.state(unit) == DONE
 
     def teardown(self) -> None:
         if hasattr(self, "world"):

@@ -9,10 +9,10 @@ from raygen.bench.farm_simulation import Conditions, Course, simulate
 
 def check(course: Course, conditions: Conditions) -> None:
     """Every unit is done, and counted once; where two actors had one, the second result came to nothing."""
-    backlog = course.scheduler.backlog
-    assert (backlog.done, backlog.set_aside, backlog.left) == (conditions.units, 0, 0)
+    queue = course.scheduler.queue
+    assert (queue.done, queue.set_aside, queue.left) == (conditions.units, 0, 0)
     assert set(Counter(course.commits)) == {1}
-    assert not course.scheduler.staff.members, "no actor is left"
+    assert not course.scheduler.pool.members, "no actor is left"
 
 
 @pytest.mark.parametrize("seed", range(3))

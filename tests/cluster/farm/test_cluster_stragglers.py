@@ -17,7 +17,7 @@ def slow_end(attempts: int = 3) -> World:
     world.come_up(0)
     world.come_up(1)
     slow = world.hands[0][0]
-    while world.scheduler.backlog.left > 1:
+    while world.scheduler.queue.left > 1:
         world.now += 2.0
         world.finish(1)
     assert world.hands == {0: [slow], 1: []}
@@ -32,14 +32,14 @@ def test_a_straggler_is_run_twice_and_the_first_result_wins() -> None:
         assert world.tell(UnitDone(winner, unit, world.now)) == [StopActor(loser), StopActor(winner)]
         assert world.scheduler.finished and world.done() == set(range(8))
         assert world.tell(UnitDone(loser, unit, world.now)) == []
-        assert world.scheduler.backlog.done == 8
+        assert world.scheduler.queue.done == 8
 
 
 def test_no_unit_is_run_three_times() -> None:
     world = World(9, actors=3, in_flight=1, deadline=1e6)
     for actor in range(3):
         world.come_up(actor)
-    while world.scheduler.backlog.left > 1:
+    while world.scheduler.queue.left > 1:
         world.now += 2.0
         world.finish(world.busy()[-1])
     assert [type(action) for action in world.tick(5.0)] == [Assign]
@@ -56,7 +56,7 @@ def test_the_unit_expected_to_take_longest_is_the_one_run_twice() -> None:
     world = World(12, actors=3, in_flight=1, deadline=1e6)
     for actor in range(3):
         world.come_up(actor)
-    while world.scheduler.backlog.left > 2:
+    while world.scheduler.queue.left > 2:
         world.now += 2.0
         world.finish(2)
     world.move(0, 0.5)
@@ -69,7 +69,7 @@ def test_a_unit_that_failed_before_is_not_run_twice() -> None:
     world.come_up(0)
     world.come_up(1)
     world.fail(0, hopeless=False)
-    while world.scheduler.backlog.left > 1:
+    while world.scheduler.queue.left > 1:
         world.now += 2.0
         world.finish(next(actor for actor in world.busy() if world.hands[actor] != [0]))
     assert not any(isinstance(action, Assign) for action in world.tick(8.0))
@@ -95,7 +95,7 @@ def test_a_lost_copy_is_not_queued_again() -> None:
     world = slow_end()
     world.tick(5.0)
     world.lose(1, blameless=True)
-    assert world.scheduler.backlog.waiting == 0 and world.hands == {0: [0]}
+    assert world.scheduler.queue.waiting == 0 and world.hands == {0: [0]}
 
 
 def test_an_idle_actor_is_given_what_another_has_in_its_second_hand() -> None:
@@ -103,7 +103,7 @@ def test_an_idle_actor_is_given_what_another_has_in_its_second_hand() -> None:
     world.come_up(0)
     world.come_up(1)
     assert world.hands[0] == [0, 1]
-    while world.hands[1] or world.scheduler.backlog.waiting:
+    while world.hands[1] or world.scheduler.queue.waiting:
         world.finish(1)
     assert world.hands == {0: [0, 1], 1: []}
     assert world.tick(0.5) == [TakeBack(0, 1), Assign(1, 1)]
@@ -117,13 +117,13 @@ def test_a_unit_taken_back_that_was_done_all_the_same_is_done_once() -> None:
     world.tell(UnitDone(0, 1, world.now))
     assert world.done() == {1}
     world.work_on()
-    assert world.scheduler.backlog.done == 30
+    assert world.scheduler.queue.done == 30
 
 
 def test_a_unit_set_aside_that_turns_out_to_be_committed_is_done() -> None:
     world = World(3, actors=1, in_flight=1, attempts=1)
     world.come_up(0)
     world.lose(0, blameless=False)
-    assert world.scheduler.backlog.state(0) == SET_ASIDE
+    assert world.scheduler.queue.state(0) == SET_ASIDE
     world.tell(UnitDone(0, 0, world.now))
     assert world.done() == {0} and not world.set_aside()

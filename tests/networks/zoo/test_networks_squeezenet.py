@@ -16,7 +16,7 @@ from raygen.networks import (
     score_nodes,
 )
 
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 WEIGHTS = DATA / "squeezenet1_0-imagenet.pt"
 
 pytestmark = [
