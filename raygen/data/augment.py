@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raygen.data.decoding import Box, Corrupt, Data, Picture, Pixels, decode, middle
-
-Augment = Literal["none", "flip", "crop-flip", "resized-crop"]
+from raygen.data.settings import Augment
 
 PADDING = 4
 """Pixels of black around an image before "crop-flip" cuts it out anew, as is usual for CIFAR (He et al. 2015)."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from raygen.data.augment import Augment, augmented
+from raygen.data.augment import augmented
 from raygen.data.images import ImageSet
+from raygen.data.settings import Augment
 from raygen.data.source import Batch, Share
 
 

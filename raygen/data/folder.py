@@ -16,8 +16,9 @@ from raygen.data.decoding import Corrupt, Data
 from raygen.data.images import ImageSet
 from raygen.data.listing import TEST_NAMES, Indices, Place, check_classes, check_same, shuffled, split
 from raygen.data.order import Plan, plan_epoch, plan_once
+from raygen.data.settings import MEMORY_LIMIT
 from raygen.data.source import Share
-from raygen.data.stream import MEMORY_LIMIT, PictureStream, in_memory
+from raygen.data.stream import PictureStream, in_memory
 from raygen.errors import DataError
 
 UNLABELLED = "unlabelled"

@@ -5,46 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import Field
-
-from raygen.data.augment import Augment
 from raygen.data.augmented import AugmentedSet
 from raygen.data.bundled import digits
 from raygen.data.folder import list_folder
 from raygen.data.images import ImageSet
 from raygen.data.listing import Listing
 from raygen.data.parquet import list_parquet
+from raygen.data.settings import DATA_SETS, MEMORY_LIMIT, PICTURE_SETS, SMALL_SETS, Augment, DataSettings
 from raygen.data.source import ImageSource
-from raygen.data.stream import MEMORY_LIMIT, PictureStream, ThreadReader, bytes_of, in_memory
-from raygen.data.vision import VISION_SETS, vision_set
+from raygen.data.stream import PictureStream, ThreadReader, bytes_of, in_memory
+from raygen.data.vision import vision_set
 from raygen.errors import DataError, SettingsError, closest
-from raygen.settings import Settings
-
-PICTURE_SETS = ("folder", "parquet")
-"""Data sets of encoded pictures of any size, which may stream."""
-
-_SMALL_SETS = ("digits", *VISION_SETS)
-DATA_SETS = (*_SMALL_SETS, *PICTURE_SETS)
-"""What ``DataSettings.data`` may name."""
-
-
-class DataSettings(Settings):
-    """Which images to train on."""
-
-    data: str = Field("digits", description=f"data set: {', '.join(DATA_SETS)}")
-    data_root: str | None = Field(
-        None, description="folder of the data set, of folder and parquet also a URI; digits need none"
-    )
-    download: bool = Field(False, description="fetch the data set into its folder where it is absent")
-    limit: int | None = Field(None, ge=1, description="use only the first so many images of each split")
-    image_column: str | None = Field(None, description="column of Parquet files that holds the pictures, else found")
-    label_column: str | None = Field(None, description="column of Parquet files that holds the labels, else found")
-    augment: Augment = Field("none", description="random change of training images; crop-flip moves by 4 pixels")
-    shuffle: bool = Field(True, description="read training images in a new order each epoch, else as they are stored")
-    stream: bool | None = Field(
-        None, description=f"read pictures while training, else only above {MEMORY_LIMIT / 2**30:g} GiB of pixels"
-    )
-    corrupt_limit: int = Field(10, ge=0, description="unreadable pictures that a pass of a worker skips")
 
 
 def load_data(settings: DataSettings, shape: tuple[int, int, int]) -> tuple[ImageSet, ImageSet]:
@@ -84,7 +55,7 @@ def open_data(
         return _open_small(settings, shape)
     if not settings.shuffle:
         raise SettingsError(f"shuffle = False, but {settings.data} is stored class by class", where="shuffle",
-                            right=f"leave it out, or take data {', '.join(_SMALL_SETS)}")  # fmt: skip
+                            right=f"leave it out, or take data {', '.join(SMALL_SETS)}")  # fmt: skip
     train, test = _streams(settings, shape, threads=threads)
     if settings.stream is False and settings.augment == "resized-crop":
         raise _needs_stream("stream = False")

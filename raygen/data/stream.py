@@ -13,16 +13,14 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from raygen.data.augment import Augment, Preparation
+from raygen.data.augment import Preparation
 from raygen.data.decoding import MODES, Corrupt, Picture
 from raygen.data.images import ImageSet
 from raygen.data.listing import Listing
 from raygen.data.order import Plan, batch_sizes
+from raygen.data.settings import MEMORY_LIMIT, Augment
 from raygen.data.source import Batch, Share
 from raygen.errors import DataError
-
-MEMORY_LIMIT = 2 * 2**30
-"""Bytes of pixels, of both splits, that are held in memory."""
 
 _AT_ONCE = 256
 """Pictures of a batch while a listing is read into memory."""

@@ -22,8 +22,6 @@ _KINDS: Mapping[str, tuple[Any, str]] = MappingProxyType(
     }
 )
 
-VISION_SETS = tuple(_KINDS)
-
 
 def vision_set(name: str, root: Path, *, download: bool) -> tuple[ImageSet, ImageSet]:
     """Read the training and the test images of one of ``VISION_SETS``.
