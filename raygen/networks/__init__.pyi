@@ -7,7 +7,6 @@ from .graph.layers import Layer as Layer
 from .graph.layers import list_layers as list_layers
 from .kernels.pooling import pool_in_pairs as pool_in_pairs
 from .network import Network as Network
-from .network import NetworkSettings as NetworkSettings
 from .network import hash_weights as hash_weights
 from .network import wrap_network as wrap_network
 from .nodes import Node as Node
@@ -16,7 +15,8 @@ from .nodes import read_node as read_node
 from .nodes import sum_node as sum_node
 from .parsing import parse_nodes as parse_nodes
 from .scores import NodeScores as NodeScores
-from .scores import Precision as Precision
+from .settings import NetworkSettings as NetworkSettings
+from .settings import Precision as Precision
 from .zoo.caffe import AlexNet as AlexNet
 from .zoo.caffe import LeNet as LeNet
 from .zoo.caffe import caffe_alexnet as caffe_alexnet

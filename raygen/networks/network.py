@@ -6,37 +6,11 @@ import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
 
 import torch
-from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from raygen.errors import NetworkError
-from raygen.settings import Settings
-
-
-class NetworkSettings(Settings):
-    """Which network, which weights, and what its input means.
-
-    What is not given is taken from a file beside the weights, from the checkpoint or from torchvision.
-    """
-
-    network: str = Field(
-        "lenet",
-        description='"lenet", "caffe_alexnet", "caffenet", "zeiler_fergus", a torchvision name, or "module:factory"',
-    )
-    weights: str | None = Field(
-        None, description='file (.pt, .pth, .safetensors), "DEFAULT" for torchvision\'s download, or "random"'
-    )
-    arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the network's factory")
-    input_size: PositiveInt | None = Field(None, description="side of the square input, in pixels")
-    channels: PositiveInt | None = Field(None, description="number of input channels")
-    mean: tuple[float, ...] | None = Field(None, description="mean of each input channel, pixels being 0 to 1")
-    std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
-        None, description="divisor of each input channel, pixels being 0 to 1"
-    )
-    class_names: str | None = Field(None, description="text file with one class name a line")
 
 
 @dataclass(frozen=True)

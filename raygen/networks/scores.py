@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,8 +16,8 @@ from raygen.networks.kernels.polyphase import with_polyphase_gradients
 from raygen.networks.kernels.pooling import pool_in_pairs
 from raygen.networks.nodes import check_position
 from raygen.networks.readout import MeanReadout, RowReadout, is_pixelwise, split_last
+from raygen.networks.settings import Precision
 
-Precision = Literal["float32", "bfloat16", "float64"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 

@@ -11,9 +11,9 @@ from pydantic import Field
 from torch import nn
 
 from raygen.errors import NetworkError, SettingsError, WeightsError
-from raygen.networks.network import Network, NetworkSettings, wrap_network
+from raygen.networks.network import Network, wrap_network
+from raygen.networks.settings import NetworkSettings, with_metadata
 from raygen.networks.zoo.factories import Defaults, build_network, defaults_of, download_weights
-from raygen.networks.zoo.metadata import with_metadata
 from raygen.networks.zoo.weights import fit_weights, read_description, read_tensors, state_dict_of
 from raygen.settings import Settings
 
@@ -35,7 +35,7 @@ def load_network(settings: NetworkSettings, *, seed: int = 0) -> Network:
     ``weights`` is a file (a state_dict in .pt, .pth or .safetensors, or a raygen checkpoint, which also says which
     network it is), "DEFAULT" for torchvision's download, or "random" for the untrained network of ``seed``.
     What settings give explicitly goes before what a file beside the weights says, and that before what the checkpoint
-    or torchvision say of the input and the classes; see :mod:`raygen.networks.zoo.metadata`.
+    or torchvision say of the input and the classes; see :mod:`raygen.networks.settings`.
 
     Raises:
         NetworkError: if the network is unknown, cannot be built, has no weights given, or does not take its input.

@@ -1,23 +1,51 @@
-"""A small file beside the weights that says which network they are for, and what its input means."""
+"""Which network, which weights, and what its input means: from settings, and from a small file beside the weights.
+
+Nothing here needs torch, so a command line can show and check these settings before it is imported.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, PositiveInt
 
 from raygen.errors import NetworkError, SettingsError
-from raygen.networks.network import NetworkSettings
 from raygen.settings import Settings
+
+Precision = Literal["float32", "bfloat16", "float64"]
+"""In which the layers of a network are computed, see :meth:`NodeScores.with_precision`."""
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _RIGHT = "give lines of the form name: value, such as network: alexnet"
 
 
+class NetworkSettings(Settings):
+    """Which network, which weights, and what its input means.
+
+    What is not given is taken from a file beside the weights, from the checkpoint or from torchvision.
+    """
+
+    network: str = Field(
+        "lenet",
+        description='"lenet", "caffe_alexnet", "caffenet", "zeiler_fergus", a torchvision name, or "module:factory"',
+    )
+    weights: str | None = Field(
+        None, description='file (.pt, .pth, .safetensors), "DEFAULT" for torchvision\'s download, or "random"'
+    )
+    arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the network's factory")
+    input_size: PositiveInt | None = Field(None, description="side of the square input, in pixels")
+    channels: PositiveInt | None = Field(None, description="number of input channels")
+    mean: tuple[float, ...] | None = Field(None, description="mean of each input channel, pixels being 0 to 1")
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+        None, description="divisor of each input channel, pixels being 0 to 1"
+    )
+    class_names: str | None = Field(None, description="text file with one class name a line")
+
+
 class Metadata(Settings):
-    """What such a file may say; each of it optional, with the meaning that :class:`NetworkSettings` gives it."""
+    """What a file beside the weights may say, all of it optional; the meaning is that of :class:`NetworkSettings`."""
 
     network: str | None = None
     arguments: dict[str, Any] | None = None
@@ -33,8 +61,8 @@ def find_metadata(weights: str | None) -> Path | None:
     path = Path(weights or "")
     if path.suffix not in (".pt", ".pth", ".safetensors"):
         return None
-    places = [path.with_name(name + suffix) for name in (path.name, path.stem) for suffix in _SUFFIXES]
-    return next((place for place in places if place.is_file()), None)
+    candidates = [path.with_name(name + suffix) for name in (path.name, path.stem) for suffix in _SUFFIXES]
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def read_metadata(path: Path) -> Metadata:

@@ -1,14 +1,15 @@
-"""Weights as training programs leave them, and the file beside them that says what they are."""
+"""The settings of a network, and the file beside the weights that completes them."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
 import yaml
-from torch import nn
 
-from raygen.errors import NetworkError, WeightsError
-from raygen.networks import NetworkSettings, hash_weights, lenet, load_network, save_checkpoint
+from raygen.errors import NetworkError
+from raygen.networks import NetworkSettings, lenet, load_network, save_checkpoint
 
 
 def load(weights, **settings):
@@ -31,38 +32,6 @@ FACTS = {
     "std": [2.0],
     "class_names": ["one", "two, or too", "three"],
 }
-
-
-def named(values, prefix):
-    return {prefix + name: value for name, value in values.items()}
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda plain: {"model_state_dict": plain, "optimizer": {"lr": 0.1}},
-        lambda plain: {"state_dict": named(plain, "_orig_mod.module.")},
-        lambda plain: {"model": {"state_dict": named(plain, "module._orig_mod.")}},
-        lambda plain: {"net": plain, "epoch": 7, "arguments": {"lr": 0.1}},
-        lambda plain: {"state_dict": named(plain, "model.")},
-        lambda plain: named(plain, "module.backbone."),
-    ],
-)
-def test_what_training_programs_wrap_around_a_state_dict_is_taken_off(tmp_path, module, wrap):
-    torch.save(wrap(module.state_dict()), tmp_path / "w.pt")
-    assert load(tmp_path / "w.pt", **ARGUMENTS).weights_hash == hash_weights(module.state_dict())
-
-
-def test_two_networks_in_one_file_are_not_guessed_between(tmp_path, module):
-    torch.save({"generator": module.state_dict(), "critic": module.state_dict()}, tmp_path / "w.pt")
-    with pytest.raises(WeightsError, match="entry 'generator' is a"):
-        load(tmp_path / "w.pt", **ARGUMENTS)
-
-
-def test_a_file_whose_names_do_not_fit_is_refused_with_its_own_names(tmp_path):
-    torch.save(nn.Sequential(nn.Linear(2, 2)).state_dict(), tmp_path / "w.pt")
-    with pytest.raises(WeightsError, match=r"8 missing: conv1.weight, .*; 2 unexpected: 0.weight, 0.bias"):
-        load(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize("name", ["net.pt.yaml", "net.pt.json", "net.yaml", "net.yml", "net.json"])
@@ -129,3 +98,8 @@ def test_the_network_that_options_name_is_not_another_one(tmp_path, module):
     (tmp_path / "net.yaml").write_text("network: alexnet")
     with pytest.raises(NetworkError, match="checkpoint with network lenet, asked for was alexnet"):
         load(path)
+
+
+def test_the_settings_are_read_without_torch():
+    check = "import sys; from raygen.networks import NetworkSettings, Precision; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -1,0 +1,53 @@
+"""Weights as training programs leave them."""
+
+import pytest
+import torch
+from torch import nn
+
+from raygen.errors import WeightsError
+from raygen.networks import NetworkSettings, hash_weights, lenet, load_network
+
+
+def load(weights, **settings):
+    return load_network(NetworkSettings(weights=str(weights), **settings))
+
+
+@pytest.fixture
+def module():
+    torch.manual_seed(1)
+    return lenet(3)
+
+
+ARGUMENTS = {"arguments": {"classes": 3}}
+
+
+def named(values, prefix):
+    return {prefix + name: value for name, value in values.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda plain: {"model_state_dict": plain, "optimizer": {"lr": 0.1}},
+        lambda plain: {"state_dict": named(plain, "_orig_mod.module.")},
+        lambda plain: {"model": {"state_dict": named(plain, "module._orig_mod.")}},
+        lambda plain: {"net": plain, "epoch": 7, "arguments": {"lr": 0.1}},
+        lambda plain: {"state_dict": named(plain, "model.")},
+        lambda plain: named(plain, "module.backbone."),
+    ],
+)
+def test_what_training_programs_wrap_around_a_state_dict_is_taken_off(tmp_path, module, wrap):
+    torch.save(wrap(module.state_dict()), tmp_path / "w.pt")
+    assert load(tmp_path / "w.pt", **ARGUMENTS).weights_hash == hash_weights(module.state_dict())
+
+
+def test_two_networks_in_one_file_are_not_guessed_between(tmp_path, module):
+    torch.save({"generator": module.state_dict(), "critic": module.state_dict()}, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match="entry 'generator' is a"):
+        load(tmp_path / "w.pt", **ARGUMENTS)
+
+
+def test_a_file_whose_names_do_not_fit_is_refused_with_its_own_names(tmp_path):
+    torch.save(nn.Sequential(nn.Linear(2, 2)).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=r"8 missing: conv1.weight, .*; 2 unexpected: 0.weight, 0.bias"):
+        load(tmp_path / "w.pt")
