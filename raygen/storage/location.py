@@ -123,7 +123,7 @@ class Location:
             StoreError: if the storage refuses; nothing that was there is lost.
         """
         self._try(f"{name} cannot be written", lambda: self._write(self._path(name), data, lasting=lasting),
-                  right="give a place that can be written, with room left")  # fmt: skip
+                  right="give a folder that can be written, with room left")  # fmt: skip
 
     def remove(self, name: str) -> None:
         """Remove a file; do nothing where there is none.
@@ -138,7 +138,7 @@ class Location:
                 self.filesystem.delete_file(self._path(name))
 
         if self.exists(name):
-            self._try(f"{name} cannot be removed", attempt, right="give a place that can be written")
+            self._try(f"{name} cannot be removed", attempt, right="give a folder that can be written")
 
     def _write(self, target: str, data: bytes, *, lasting: bool) -> None:
         if self.filesystem.type_name in _PUT_IS_ATOMIC:

@@ -9,16 +9,17 @@ from .folder import NETWORK as NETWORK
 from .folder import STATES as STATES
 from .folder import TrainingFolder as TrainingFolder
 from .folder import epoch_of as epoch_of
+from .folder import final_evaluation as final_evaluation
 from .loop import OnEpoch as OnEpoch
 from .loop import train as train
 from .losses import generative_terms as generative_terms
-from .optimiser import make_optimiser as make_optimiser
-from .optimiser import set_rate as set_rate
 from .reports import EpochReport as EpochReport
 from .reports import TrainingResult as TrainingResult
 from .schedule import Phase as Phase
 from .schedule import learning_rate as learning_rate
+from .schedule import make_optimiser as make_optimiser
 from .schedule import phase_of as phase_of
+from .schedule import set_rate as set_rate
 from .schedule import switch_epoch as switch_epoch
 from .scoring import Scorer as Scorer
 from .scoring import make_ready as make_ready
@@ -30,7 +31,6 @@ from .sharing import GradientBuffer as GradientBuffer
 from .state import State as State
 from .step import Recipe as Recipe
 from .step import training_step as training_step
-from .summary import final_evaluation as final_evaluation
 from .tally import Tally as Tally
 from .task import Opener as Opener
 from .task import TrainingTask as TrainingTask

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from raygen.data import ImageSource, Share
 from raygen.training.losses import global_log_sum
 from raygen.training.scoring import Scorer
-from raygen.training.sharing import add_up, place
+from raygen.training.sharing import add_up, rank_and_processes
 
 _BATCH = 256
 _BINS = 15
@@ -63,10 +63,10 @@ def evaluate(module: nn.Module, images: ImageSource, biases: Tensor, scorer: Sco
 
 def _counted(logits: Tensor, labels: Tensor) -> Tensor:
     log_p = torch.log_softmax(logits, 1)
-    confidence, top_channel = log_p.max(1)
+    confidence, predicted = log_p.max(1)
     confidence = confidence.exp()
     own = -log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
-    rows = torch.stack((torch.ones_like(own), (top_channel == labels).double(), confidence, own), 1)
+    rows = torch.stack((torch.ones_like(own), (predicted == labels).double(), confidence, own), 1)
     bins = (confidence.nan_to_num() * _BINS).long().clamp(max=_BINS - 1)
     return rows.new_zeros(_BINS, 4).index_add_(0, bins, rows)
 
@@ -93,7 +93,7 @@ def log_normaliser_of(module: nn.Module, images: ImageSource, scorer: Scorer) ->
 def _shares(module: nn.Module, images: ImageSource, scorer: Scorer) -> Iterator[tuple[Tensor, Tensor]]:
     """Give the scores and labels of this process's share, batch by batch."""
     module.eval()
-    for shard in images.once(_BATCH, Share(*place())):
+    for shard in images.once(_BATCH, Share(*rank_and_processes())):
         batch = shard.to(scorer.mean.device)
         if len(batch.labels):
             yield scorer.scores(module, batch.images), batch.labels

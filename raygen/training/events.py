@@ -40,7 +40,7 @@ def write_events(location: Location, history: Sequence[EpochReport]) -> None:
 
 
 def event_file(report: EpochReport, when: float) -> bytes:
-    """Return the event file of an epoch: its scalars at the step ``report.epoch``, told of at the time ``when``."""
+    """Return the event file of an epoch: its scalars at the step ``report.epoch``, with the time ``when``."""
     values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars(report).items()]
     events = (
         Event(wall_time=when, file_version=_VERSION),

@@ -18,11 +18,12 @@ from typing import Any
 import torch
 
 from raygen.errors import StoreError
-from raygen.networks import save_checkpoint
+from raygen.networks import KEY, save_checkpoint
 from raygen.storage import Location, below
 from raygen.store import Lock, Pace, claim, read_request
+from raygen.training.curves import show_history
+from raygen.training.evaluation import Evaluation
 from raygen.training.reports import EpochReport
-from raygen.training.showing import show_history
 from raygen.training.state import State
 
 _REQUEST = "pretrain.json"
@@ -40,31 +41,31 @@ class TrainingFolder:
     location: Location
 
     @classmethod
-    def claim(cls, place: str, request: Mapping[str, Any], *, about: Mapping[str, str]) -> TrainingFolder:
-        """Take the folder at ``place`` for the training that ``request`` describes, or find that training there.
+    def claim(cls, folder: str, request: Mapping[str, Any], *, about: Mapping[str, str]) -> TrainingFolder:
+        """Take ``folder``, a path or URI, for the training that ``request`` describes, or find that training there.
 
         Raises:
             StoreError: if another training, or a stranger's files, are there.
         """
-        location = Location.of(place)
+        location = Location.of(folder)
         claim(location, _REQUEST, request, about=about)
         return cls(location)
 
     @classmethod
-    def open(cls, place: str) -> TrainingFolder:
-        """Return the training at ``place``, to be read.
+    def open(cls, folder: str) -> TrainingFolder:
+        """Return the training in ``folder``, a path or URI, to be read.
 
         Raises:
             StoreError: if there is none, or one of another version of the schema.
         """
-        folder = cls(Location.of(place))
-        read_request(folder.location, _REQUEST)
-        return folder
+        training = cls(Location.of(folder))
+        read_request(training.location, _REQUEST)
+        return training
 
     @staticmethod
-    def lock(place: str, pace: Pace | None = None) -> Lock:
-        """Return the lock of the training that is, or will be, at ``place``: whoever trains holds it."""
-        return Lock(Location.of(place), _REQUEST, pace=pace)
+    def lock(folder: str, pace: Pace | None = None) -> Lock:
+        """Return the lock of the training that is, or will be, in ``folder``: whoever trains holds it."""
+        return Lock(Location.of(folder), _REQUEST, pace=pace)
 
     @property
     def request(self) -> dict[str, Any]:
@@ -106,7 +107,7 @@ class TrainingFolder:
         return next((state for name in names if (state := self._state(name)) is not None), None)
 
     def state_after(self, epoch: int) -> State:
-        """Return the state after so many epochs.
+        """Return the state after ``epoch`` epochs.
 
         Raises:
             StoreError: if it is missing or torn.
@@ -182,6 +183,21 @@ def _state_name(epoch: int) -> str:
 
 
 def epoch_of(name: str) -> int:
-    """Return the epoch that a state's name tells, 0 for any other file."""
+    """Return the epoch in a state's name, 0 for any other file."""
     number = name.removeprefix("epoch-").removesuffix(".pt")
     return int(number) if number.isdecimal() else 0
+
+
+def final_evaluation(folder: TrainingFolder) -> Evaluation | None:
+    """Return the evaluation of the trained network on the test images, None where there is no such network yet.
+
+    It is read from the head of the network's file, so that no weights come over the wire.
+    """
+    location = folder.location
+    name = folder.network.rpartition("/")[2]
+    try:
+        with location.filesystem.open_input_file(f"{location.root}/{name}") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        return Evaluation(**json.loads(header["__metadata__"][KEY])["test"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

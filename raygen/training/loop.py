@@ -15,13 +15,11 @@ from raygen.data import ImageSource, Share
 from raygen.errors import SettingsError
 from raygen.training.evaluation import evaluate, log_normaliser_of
 from raygen.training.losses import calibration
-from raygen.training.optimiser import make_optimiser, set_rate
-from raygen.training.precision import arithmetic
 from raygen.training.reports import EpochReport, TrainingResult
-from raygen.training.schedule import learning_rate, phase_of, switch_epoch
-from raygen.training.scoring import Scorer, make_ready, make_scorer
+from raygen.training.schedule import learning_rate, make_optimiser, phase_of, set_rate, switch_epoch
+from raygen.training.scoring import Scorer, arithmetic, make_ready, make_scorer
 from raygen.training.settings import TrainingSettings
-from raygen.training.sharing import GradientBuffer, add_up, average_buffers, place, start_alike
+from raygen.training.sharing import GradientBuffer, add_up, average_buffers, rank_and_processes, start_alike
 from raygen.training.state import State, make_state, restore
 from raygen.training.step import Recipe, training_step
 from raygen.training.tally import Pass, Tally
@@ -140,7 +138,7 @@ def _train_epoch(run: _Run, epoch: _Epoch, test_set: ImageSource) -> EpochReport
 
 def _train_pass(run: _Run, epoch: _Epoch) -> Pass:
     start = time.perf_counter()
-    settings, share = run.settings, Share(*place())
+    settings, share = run.settings, Share(*rank_and_processes())
     device = run.scorer.mean.device
     steps = run.images.steps(settings.batch_size, share.processes)
     recipe = Recipe(

@@ -21,7 +21,7 @@ UNLABELLED = -1
 
 @dataclass(frozen=True)
 class GenerativeTerms:
-    """The generative loss of a global batch with what its normaliser tells; equal on every process.
+    """The generative loss of a global batch with its normalisers and importance weights; equal on every process.
 
     Attributes:
         loss: scalar, differentiable.

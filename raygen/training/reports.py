@@ -1,4 +1,4 @@
-"""What a training run tells."""
+"""What a training run reports: each epoch, and what it found in the end."""
 
 from __future__ import annotations
 

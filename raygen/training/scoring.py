@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -62,3 +63,16 @@ def make_ready(module: nn.Module, device: torch.device) -> None:
     """Put ``module`` on a device, in the form in which it trains fastest; what it computes stays the same."""
     module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     pool_in_pairs(module)
+
+
+@contextmanager
+def arithmetic(precision: Precision) -> Iterator[None]:
+    """Let CUDA use TF32 within the block if asked to, and not if not: cuDNN would by default, cuBLAS would not."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
+    torch.backends.cudnn.allow_tf32 = precision != "float32"
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]

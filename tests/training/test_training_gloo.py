@@ -10,9 +10,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from raygen.training.gloo import calm_gloo
 from raygen.training.losses import discriminative_loss, generative_loss
-from raygen.training.sharing import GradientBuffer
+from raygen.training.sharing import GradientBuffer, calm_gloo
 
 TASKS = Path("/proc/self/task")
 

@@ -24,8 +24,8 @@ DESCRIPTION = {
 
 @pytest.fixture(params=["path", "URI"])
 def folder(request, tmp_path):
-    place = tmp_path / "run"
-    return TrainingFolder(Location.of(place.as_uri() if request.param == "URI" else str(place)))
+    root = tmp_path / "run"
+    return TrainingFolder(Location.of(root.as_uri() if request.param == "URI" else str(root)))
 
 
 def test_the_evaluation_comes_back_as_it_was_found(folder):
@@ -48,14 +48,14 @@ def test_a_torn_network_has_none_to_tell(folder, length):
 
 
 def test_a_run_shows_itself_after_each_state_and_at_its_end(folder):
-    place = folder.location
+    root = folder.location
     for epoch in (1, 2):
         history = [asdict(report(number, seconds=1.0)) for number in range(1, epoch + 1)]
         folder.save_state({"epoch": epoch, "history": history})
-        assert len(place.names(EVENTS)) == epoch
-        assert place.exists(CURVES) == (epoch == 1)  # so short an epoch draws none but the first
+        assert len(root.names(EVENTS)) == epoch
+        assert root.exists(CURVES) == (epoch == 1)  # so short an epoch draws none but the first
         if epoch == 1:
-            place.remove(CURVES)
+            root.remove(CURVES)
     folder.finish(nn.Linear(2, 3), DESCRIPTION)
-    assert place.exists(CURVES)
-    assert len(place.names(EVENTS)) == 2
+    assert root.exists(CURVES)
+    assert len(root.names(EVENTS)) == 2
