@@ -33,7 +33,11 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 
 @click.group()
 def bench() -> None:
-    """Measure speed: two things in one run, alternating, medians."""
+    """Measure speed: two things in one run, alternating.
+
+    Each figure is a median of several rounds, beside that of the same thing done plainly. An absolute time means little
+    on a shared machine.
+    """
 
 
 @bench.command()

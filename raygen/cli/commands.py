@@ -33,7 +33,7 @@ from raygen.training import TrainingFolder
 @click.command()
 @configured(DemoConfig)
 def demo(config: DemoConfig) -> None:
-    """Go the whole way on bundled digits.
+    """Try everything on bundled digits.
 
     Pretrain LeNet on the 1,797 digits that come with scikit-learn, sample its nodes and make a gallery; nothing is
     downloaded. The same command goes on where it was stopped.

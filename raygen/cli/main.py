@@ -11,40 +11,54 @@ from types import FrameType
 import click
 
 import raygen
-from raygen.cli import commands
-from raygen.cli.bench import bench
-from raygen.cli.inspect import status, verify
+from raygen.cli.lazy import LazyCommand, LazyGroup
 from raygen.errors import RaygenError
 
 _STOPPED = "raygen: stopped; what is finished is kept, and the same command goes on from there"
 
+_WORK, _INSPECTION = "raygen.cli.commands", "raygen.cli.inspection"
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+_SECTIONS = {
+    "All in one": {
+        "demo": LazyCommand(_WORK, "demo", "Try everything on bundled digits."),
+        "pipeline": LazyCommand(_WORK, "pipeline", "Pretrain, sample and make a gallery in one go."),
+    },
+    "Step by step": {
+        "pretrain": LazyCommand(_WORK, "pretrain", "Train a network generatively, then refine it."),
+        "nodes": LazyCommand(_WORK, "nodes", "List the layers whose nodes can be sampled."),
+        "reference": LazyCommand(_WORK, "reference", "Fit a reference to images and save it."),
+        "tune": LazyCommand(_WORK, "tune", "Search a layer's tilt and step size."),
+        "sample": LazyCommand(_WORK, "sample", "Draw samples of nodes."),
+        "gallery": LazyCommand(_WORK, "gallery", "Make the pages and pictures of a run."),
+    },
+    "Look at a run": {
+        "status": LazyCommand(_INSPECTION, "status", "Show how far a run or a training is."),
+        "verify": LazyCommand(_INSPECTION, "verify", "Read every file of a run or a training again."),
+    },
+    "More": {
+        "help": LazyCommand("raygen.cli.manual", "manual", "Show a page of the manual, or list its pages."),
+        "bench": LazyCommand("raygen.cli.bench", "bench", "Measure speed: two things in one run, alternating."),
+    },
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    sections=_SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(raygen.__version__, prog_name="raygen")
 def cli() -> None:
-    """Draw image samples from any node of any convolutional network, and pretrain such networks generatively."""
+    """Draw image samples from any node of any convolutional network, and pretrain such networks generatively.
 
-
-for _command in (
-    commands.demo,
-    commands.pipeline,
-    commands.pretrain,
-    commands.nodes,
-    commands.reference,
-    commands.tune,
-    commands.sample,
-    commands.gallery,
-    status,
-    verify,
-    bench,
-):
-    cli.add_command(_command)
+    Start with raygen demo. raygen COMMAND --help shows the options of a command, raygen help the manual.
+    """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status.
 
-    0 done; 2 something given is wrong, told in one line; 3 finished in part; 130 and 143 stopped by a signal.
+    0 done; 2 something given is wrong, said in one line; 3 finished in part; 130 and 143 stopped by a signal.
     """
     # A user's own "package.module:factory" is found from where the command is given, as with python -m.
     if str(Path.cwd()) not in sys.path:
@@ -57,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "raygen"
-        message = " ".join(error.format_message().split()).rstrip(".")
+        message = " ".join(error.format_message().split()).rstrip(".?")
         print(f"{path}: {message}; see {path} --help", file=sys.stderr)  # noqa: T201
         return 2
     except RaygenError as error:

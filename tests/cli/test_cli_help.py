@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from raygen.cli.main import cli
 from raygen.config import (
     DemoConfig,
     GalleryConfig,
@@ -150,3 +151,9 @@ def test_sample_says_what_it_made_and_a_second_time_that_it_was_there(call: Call
     assert "8 samples of 2 nodes in 1 layers" in shown.out
     assert shown.out.splitlines()[-1] == f"open {Path('run/gallery/index.html').absolute().as_uri()}"
     assert Path("run/gallery/index.html").exists()
+
+
+def test_the_overview_says_of_each_command_what_its_own_help_begins_with() -> None:
+    for name, lazy in cli.lazy_commands.items():
+        command = lazy.load()
+        assert (command.name, (command.help or "").splitlines()[0]) == (name, lazy.help)

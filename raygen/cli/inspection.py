@@ -38,10 +38,10 @@ def _placed(command: Callable[..., None]) -> Callable[..., None]:
 @_json
 @configured(StatusConfig)
 def status(config: StatusConfig, *, as_json: bool) -> None:
-    """Tell how far a run or a training is.
+    """Show how far a run or a training is.
 
-    From any terminal, while it works or afterwards: units done, in hand and set aside, rate and time left; epochs of a
-    training.
+    Works from any terminal, while the run goes on or afterwards: units done, in flight and set aside, rate and time
+    left; epochs of a training.
     """
     for found in inspection.status(config.out):
         if as_json:
