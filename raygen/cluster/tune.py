@@ -170,7 +170,7 @@ def evaluate(what: Search, contrast: float, step_size: float, device: torch.devi
     rows = UnitSampler(what.network, settings, what.images, device).sample(unit)
     heads = rows.filter(pc.and_(pc.equal(rows["chain"], 0), pc.equal(rows["draw"], 0)))
     # A node whose chains never moved has no effective sample size: it is worth nothing.
-    ess = pc.fill_null(pc.if_else(pc.is_nan(heads["ess"]), 0.0, heads["ess"]), 0.0)
+    ess = pc.fill_null(pc.if_else(pc.is_nan(heads["ess_bulk"]), 0.0, heads["ess_bulk"]), 0.0)
     # With a given step size all trajectories of a node take the same steps, those of warm-up too.
     share = settings.iterations / (settings.warm_up + settings.iterations)
     firsts = rows.filter(pc.equal(rows["draw"], 0))

@@ -17,7 +17,7 @@ Images = list[list[bytes]]
 
 _OF_THE_NODE = (
     "node", "layer", "channel", "class_name", "tilt", "contrast",
-    "r_hat", "r_hat_nested", "ess", "trajectories", "stopped", "log_z", "log_z_error", "dead",
+    "r_hat", "r_hat_nested", "ess_bulk", "trajectories", "stop_reason", "log_z", "log_z_error", "dead",
 )  # fmt: skip
 """Columns that are the same for all samples of a node."""
 
@@ -44,11 +44,11 @@ class Entry:
     Attributes:
         node: as the command line takes it.
         stem: of its files in the layer's folder.
-        wins: share of its samples to which no other channel of the layer responds more; NaN of a sum of channels.
-        flat: whether every draw has the same score, as a dead unit's draws have.
+        top_share: share of its samples to which no other channel of the layer responds more; NaN of a sum of channels.
+        constant: whether every draw has the same score, as a dead unit's draws have.
         r_hat_nested, log_z, log_z_error: None where they were not asked for.
         trajectories: of each chain after warm-up; None where the samples do not say.
-        stopped: why no more were made, "converged" or "budget"; None in a run without a budget.
+        stop_reason: why no more were made, "converged" or "budget"; None in a run without a budget.
         dead: why the node was not sampled; None for almost all.
     """
 
@@ -64,15 +64,15 @@ class Entry:
     acceptance_rate: float
     divergences: int
     r_hat: float
-    ess: float
+    ess_bulk: float
     converged: bool
-    wins: float
-    flat: bool
+    top_share: float
+    constant: bool
     r_hat_nested: float | None = None
     log_z: float | None = None
     log_z_error: float | None = None
     trajectories: int | None = None
-    stopped: str | None = None
+    stop_reason: str | None = None
     dead: str | None = None
 
     @property
@@ -101,10 +101,10 @@ class LayerTotals:
     samples: int
     converged: float
     r_hat: float
-    ess: float
+    ess_bulk: float
     acceptance_rate: float
     divergences: int
-    wins: float
+    top_share: float
 
 
 def read_nodes(table: pa.Table) -> Iterator[tuple[Node, Images]]:
@@ -129,10 +129,10 @@ def totals(entries: Sequence[Entry]) -> LayerTotals:
         samples=samples,
         converged=sum(entry.converged for entry in entries) / len(entries) if entries else math.nan,
         r_hat=_median(entry.r_hat for entry in entries),
-        ess=_median(entry.ess for entry in entries),
+        ess_bulk=_median(entry.ess_bulk for entry in entries),
         acceptance_rate=_median(entry.acceptance_rate for entry in entries),
         divergences=sum(entry.divergences for entry in entries),
-        wins=_share_of_wins([entry for entry in entries if not math.isnan(entry.wins)]),
+        top_share=_top_share([entry for entry in entries if not math.isnan(entry.top_share)]),
     )
 
 
@@ -164,17 +164,17 @@ def _node(samples: list[dict[str, Any]], chains: tuple[Chain, ...]) -> Node:
         acceptance_rate=statistics.fmean(chain.acceptance_rate for chain in chains),
         divergences=sum(chain.divergences for chain in chains),
         converged=all(sample["converged"] for sample in samples),
-        wins=math.nan
+        top_share=math.nan
         if ":[" in last["node"]
         else sum(sample["top_channel"] == sample["channel"] for sample in samples) / len(samples),
-        flat=len(samples) > 1 and len(set(scores)) == 1,
+        constant=len(samples) > 1 and len(set(scores)) == 1,
     )
     return Node(entry, chains, last["model"], last["seed"], (min(lows), max(lows)), (min(highs), max(highs)))
 
 
-def _share_of_wins(entries: Sequence[Entry]) -> float:
+def _top_share(entries: Sequence[Entry]) -> float:
     samples = sum(entry.samples for entry in entries)
-    return sum(entry.wins * entry.samples for entry in entries) / samples if samples else math.nan
+    return sum(entry.top_share * entry.samples for entry in entries) / samples if samples else math.nan
 
 
 def _median(values: Iterable[float]) -> float:

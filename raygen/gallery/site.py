@@ -18,8 +18,8 @@ from raygen.gallery.pictures import TILE_CHAINS, contact_sheet
 from raygen.gallery.trace import trace
 from raygen.storage import Location, below
 
-_SCHEMA = 1
-"""Of ``gallery.json``."""
+_SCHEMA = 2
+"""Of ``gallery.json``. In version 1 some names differed: ``ess``, ``stopped``, ``wins``, ``flat``."""
 
 
 @dataclass(frozen=True)

@@ -137,13 +137,13 @@ def _node_columns(node: NodeFacts) -> dict[str, object]:
         "channel": node.channel,
         "class_name": node.class_name,
         "r_hat": node.diagnostics.r_hat,
-        "ess": node.diagnostics.ess_bulk,
+        "ess_bulk": node.diagnostics.ess_bulk,
         "ess_tail": node.diagnostics.ess_tail,
         "e_bfmi": node.diagnostics.bfmi,
         "converged": node.converged,
         "r_hat_nested": None if math.isnan(nested) else nested,
         "trajectories": node.trajectories,
-        "stopped": node.stopped,
+        "stop_reason": node.stopped,
         "dead": node.dead,
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from raygen.errors import StoreError
 from raygen.storage import Location
-from raygen.store.schema import SCHEMA_VERSION
+from raygen.store.schema import SCHEMA_VERSION, VERSIONS
 
 LOCK = "lock.json"
 """Says which process works in a folder; it comes before all else and goes last."""
@@ -16,8 +16,8 @@ LOCK = "lock.json"
 
 def claim(
     location: Location, name: str, request: Mapping[str, Any], *, about: Mapping[str, str], guests: Collection[str] = ()
-) -> None:
-    """Write the request to ``name`` in an empty folder, or find the same one there.
+) -> int:
+    """Write the request to ``name`` in an empty folder, or find the same one there; return its version of the schema.
 
     Args:
         location: the folder.
@@ -31,11 +31,13 @@ def claim(
     """
     asked = json.loads(json.dumps(request))
     if location.exists(name):
-        _refuse_difference(location, read_request(location, name)["request"], asked)
-        return
+        found = read_request(location, name)
+        _refuse_difference(location, found["request"], asked)
+        return int(found["schema"])
     refuse_strangers(location, name, guests)
     document = {"schema": SCHEMA_VERSION, "request": asked, "about": dict(about)}
     location.write(name, json.dumps(document, indent=2).encode())
+    return SCHEMA_VERSION
 
 
 def refuse_strangers(location: Location, name: str, guests: Collection[str] = ()) -> None:
@@ -63,7 +65,7 @@ def read_request(location: Location, name: str) -> dict[str, Any]:
     """Return the document: ``schema``, ``request`` and ``about``.
 
     Raises:
-        StoreError: if it is missing, damaged, or of another version of the schema.
+        StoreError: if it is missing, damaged, or of a version of the schema that this raygen does not read.
     """
     if not location.exists(name):
         raise StoreError(f"there is no {name}", where=location.text, right="give a folder that raygen wrote")
@@ -73,9 +75,9 @@ def read_request(location: Location, name: str) -> dict[str, Any]:
         document = None
     if not isinstance(document, dict) or not isinstance(document.get("request"), dict):
         raise StoreError(f"{name} is damaged", where=location.text, right="restore it, or begin anew elsewhere")
-    if (found := document.get("schema")) != SCHEMA_VERSION:
-        raise StoreError(f"{name} is of schema version {found}", where=location.text,
-                         right=f"this raygen reads version {SCHEMA_VERSION}")  # fmt: skip
+    if (found := document.get("schema")) not in VERSIONS:
+        raise StoreError(f"{name} is of schema version {found}, and this raygen reads {VERSIONS[0]} to {VERSIONS[-1]}",
+                         where=location.text, right="use the raygen that wrote it")  # fmt: skip
     return document
 
 

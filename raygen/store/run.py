@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raygen.errors import StoreError
 from raygen.storage import Location
 from raygen.store.lock import Lock, Pace
 from raygen.store.plan import Plan, Unit, write_plan
 from raygen.store.request import claim, read_request
-from raygen.store.schema import SAMPLES, complete
-from raygen.store.seal import seal, without_seal
+from raygen.store.samples import read_samples, write_samples
+from raygen.store.schema import SCHEMA_VERSION
 from raygen.store.states import UnitState
 
 _REQUEST = "run.json"
@@ -53,11 +51,14 @@ class Run:
             about: what is worth knowing but decides nothing (versions); not compared.
 
         Raises:
-            StoreError: if another run, or something that is no run, is there, or it cannot be written.
+            StoreError: if another run, or something that is no run, is there, or it cannot be written; also if it is
+                an unfinished run of an older version of the schema: its files would have two kinds of columns.
         """
         run = cls(Location.of(place))
-        claim(run.location, _REQUEST, request, about=about, guests=_GUESTS)
-        if not run.location.exists(PLAN_FILE):
+        version = claim(run.location, _REQUEST, request, about=about, guests=_GUESTS)
+        if version != SCHEMA_VERSION:
+            run._refuse_unfinished(version)
+        elif not run.location.exists(PLAN_FILE):
             run.location.write(PLAN_FILE, write_plan(units))
         return run
 
@@ -110,10 +111,7 @@ class Run:
 
     def commit(self, unit: Unit, samples: pa.Table) -> None:
         """Write a unit's samples whole; a second commit of the same unit replaces the first by the same rows."""
-        sink = io.BytesIO()
-        # PNG bytes do not shrink any further; everything else is small beside them.
-        pq.write_table(seal(samples.cast(SAMPLES)), sink, compression="zstd", write_page_checksum=True)
-        self.location.write(unit.path, sink.getvalue())
+        self.location.write(unit.path, write_samples(samples))
         self.state(unit).remove()
 
     def state(self, unit: Unit) -> UnitState:
@@ -128,10 +126,23 @@ class Run:
         """
         data = self.location.read(unit.path)
         try:
-            return complete(without_seal(pq.read_table(io.BytesIO(data))))
-        except (pa.ArrowException, OSError) as error:
-            raise StoreError(f"{unit.path} is torn ({error})", where=self.location.text,
+            return read_samples(data)
+        except ValueError as error:
+            raise StoreError(f"{unit.path} is torn: it {error}", where=self.location.text,
                              right="remove that file and run the same command again") from None  # fmt: skip
+
+    def _refuse_unfinished(self, version: int) -> None:
+        """Do nothing if all units of this run, which is of an older version, are committed.
+
+        Raises:
+            StoreError: if any is not.
+        """
+        if not self.location.exists(PLAN_FILE) or not all(self.done_in(self.plan)):
+            raise StoreError(
+                f"this unfinished run is of schema version {version}; this raygen writes version {SCHEMA_VERSION}",
+                where=self.location.text,
+                right="give a new folder, or finish it with the raygen that began it; gallery, status, verify read it",
+            )
 
     def layers(self) -> Iterator[tuple[str, pa.Table]]:
         """Yield each layer's name with the samples of its committed units, in the plan's order."""

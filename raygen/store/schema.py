@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised whenever a column changes its name, type or meaning. A new column raises nothing: it may be null, and is null
 in what was written before it."""
+
+VERSIONS = (2, SCHEMA_VERSION)
+"""Versions that are read. Version 2 had other names for five columns of the samples."""
+
+VERSION_KEY = b"raygen.schema"
+"""Of a file's metadata."""
 
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 """The image type of Hugging Face datasets: the bytes of a PNG file, and no path."""
 
-_META = {b"raygen.schema": str(SCHEMA_VERSION).encode()}
+_META = {VERSION_KEY: str(SCHEMA_VERSION).encode()}
 
 SAMPLES = pa.schema(
     [
@@ -36,12 +42,15 @@ SAMPLES = pa.schema(
         pa.field("divergences", pa.int32(), nullable=False),  # of the chain, after warm-up
         pa.field("r_hat", pa.float32(), nullable=False),  # rank-normalised split R-hat of the node's score
         pa.field("r_hat_nested", pa.float32()),  # nested R-hat of the node's score; null without superchains
-        pa.field("ess", pa.float32(), nullable=False),  # bulk effective sample size of the node's score, all chains
+        pa.field(
+            "ess_bulk", pa.float32(), nullable=False
+        ),  # bulk effective sample size of the node's score, all chains
         pa.field("ess_tail", pa.float32()),  # of the 5 % and 95 % quantiles of the node's score
         pa.field("e_bfmi", pa.float32()),  # least energy Bayesian fraction of missing information of a chain
         pa.field("converged", pa.bool_(), nullable=False),
         pa.field("trajectories", pa.int64()),  # of each of the node's chains, after warm-up
-        pa.field("stopped", pa.string()),  # why no more were made: converged, or budget; null in a run without a budget
+        # Why no more trajectories were made: converged, or budget; null in a run without a budget.
+        pa.field("stop_reason", pa.string()),
         pa.field("log_z", pa.float64()),  # log E_q[exp(b f)] of the node; null if not asked for, NaN if not found
         pa.field("log_z_error", pa.float32()),  # its standard error
         pa.field("log_z_ess", pa.float32()),  # effective sample size of its weights, 0 to the number of chains
@@ -62,13 +71,3 @@ PLAN = pa.schema(
     ],
     metadata=_META,
 )
-
-
-def complete(samples: pa.Table) -> pa.Table:
-    """Return samples with the columns that are newer than they are, as null; anything else as it is."""
-    missing = [field for field in SAMPLES if field.name not in samples.column_names]
-    if not missing or not all(field.nullable for field in missing):
-        return samples
-    for field in missing:
-        samples = samples.append_column(field, pa.nulls(samples.num_rows, field.type))
-    return samples.select(SAMPLES.names)

@@ -112,7 +112,7 @@ def rows_of(layer: LayerOf, unit: Unit) -> pa.Table:
             "gradients": 1200,
             "divergences": chain % 2,
             "r_hat": 1 + channel / 100,
-            "ess": 100.0 + channel,
+            "ess_bulk": 100.0 + channel,
             "converged": channel % 2 == 0,
             "seed": 7,
         }

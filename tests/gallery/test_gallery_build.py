@@ -132,7 +132,7 @@ def tear(path: Path, how: str) -> None:
         case "half":
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         case "columns":
-            pq.write_table(pq.read_table(path).drop_columns(["ess"]), path)
+            pq.write_table(pq.read_table(path).drop_columns(["ess_bulk"]), path)
         case "picture":
             table = pq.read_table(path)
             at = table.schema.get_field_index("image")
@@ -220,20 +220,20 @@ def test_a_gallery_is_written_through_a_uri(make, layer_of):
 
 
 @pytest.mark.parametrize(
-    ("converged", "stopped", "said"),
+    ("converged", "stop_reason", "said"),
     [
         (True, "converged", "It was stopped at that, after 1,280 trajectories."),
         (False, "budget", "Not converged when its budget of 1,280 trajectories ended."),
         (False, None, "Not converged. The R-hat"),
     ],
 )
-def test_a_nodes_page_says_why_its_chains_ended(make, layer_of, table_of, converged, stopped, said):
+def test_a_nodes_page_says_why_its_chains_ended(make, layer_of, table_of, converged, stop_reason, said):
     run = make(layer_of("conv2", 1))
     (unit,) = run.units()
     rows = table_of(layer_of("conv2", 1), unit).to_pylist()
-    ends = {"converged": converged, "stopped": stopped, "trajectories": stopped and 1280}
+    ends = {"converged": converged, "stop_reason": stop_reason, "trajectories": stop_reason and 1280}
     run.commit(unit, pa.Table.from_pylist([row | ends for row in rows], schema=SAMPLES))
     build_gallery(run)
     text = next(page.text for name, page in pages_of(run).items() if "conv2" in name and "index" not in name)
     assert said in " ".join(text.split())
-    assert ("stopped at that" in text, "budget" in text) == (stopped == "converged", stopped == "budget")
+    assert ("stopped at that" in text, "budget" in text) == (stop_reason == "converged", stop_reason == "budget")

@@ -21,13 +21,13 @@ def test_a_nodes_numbers_are_those_of_its_samples(table):
     entry = node.entry
     assert (entry.node, entry.channel, entry.samples, entry.converged) == ("conv1:2", 2, 24, True)
     assert entry.r_hat == pytest.approx(1.02)
-    assert entry.ess == 102
+    assert entry.ess_bulk == 102
     assert entry.score == pytest.approx(
         20 + 1.5 + 0.25
     )  # means over chains 0..3 and draws 0..5 of 10 c + chain + draw/10
     assert entry.divergences == 2
-    assert entry.wins == 0.5
-    assert not entry.flat
+    assert entry.top_share == 0.5
+    assert not entry.constant
     assert [len(chain) for chain in images] == [6, 6, 6, 6]
     assert [chain.number for chain in node.chains] == [0, 1, 2, 3]
     assert node.chains[1].scores == pytest.approx([21 + draw / 10 for draw in range(6)])
@@ -41,10 +41,10 @@ def test_the_order_of_the_rows_does_not_matter(table):
     }
 
 
-def test_a_dead_unit_is_flat(table):
+def test_a_dead_unit_has_a_constant_score(table):
     column = table.schema.get_field_index("score")
     dead = table.set_column(column, table.schema.field(column), pa.array([0.0] * table.num_rows, pa.float32()))
-    assert all(node.entry.flat for node, _ in read_nodes(dead))
+    assert all(node.entry.constant for node, _ in read_nodes(dead))
 
 
 def test_a_layers_totals(table):
@@ -52,8 +52,8 @@ def test_a_layers_totals(table):
     assert (summed.nodes, summed.samples, summed.divergences) == (3, 72, 6)
     assert summed.converged == pytest.approx(2 / 3)
     assert summed.r_hat == pytest.approx(1.01)
-    assert summed.ess == 101
-    assert summed.wins == 0.5
+    assert summed.ess_bulk == 101
+    assert summed.top_share == 0.5
 
 
 def test_totals_of_nothing_are_no_numbers():
@@ -81,11 +81,11 @@ def test_numbers_are_short_and_no_number_is_a_dash():
     assert (count(1, "node"), count(1200, "node")) == ("1 node", "1,200 nodes")
 
 
-@pytest.mark.parametrize(("stopped", "trajectories"), [("converged", 80), ("budget", 640), (None, None)])
-def test_a_node_says_why_its_chains_ended(table, stopped, trajectories):
-    for name, value in (("stopped", stopped), ("trajectories", trajectories)):
+@pytest.mark.parametrize(("stop_reason", "trajectories"), [("converged", 80), ("budget", 640), (None, None)])
+def test_a_node_says_why_its_chains_ended(table, stop_reason, trajectories):
+    for name, value in (("stop_reason", stop_reason), ("trajectories", trajectories)):
         place = table.schema.get_field_index(name)
         column = pa.array([value] * table.num_rows, table.schema.field(name).type)
         table = table.set_column(place, table.schema.field(name), column)
     entries = [node.entry for node, _ in read_nodes(table)]
-    assert {(entry.stopped, entry.trajectories) for entry in entries} == {(stopped, trajectories)}
+    assert {(entry.stop_reason, entry.trajectories) for entry in entries} == {(stop_reason, trajectories)}

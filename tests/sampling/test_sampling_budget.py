@@ -89,9 +89,9 @@ def heads(table):
 def test_an_easy_node_stops_at_the_first_look_and_a_hard_one_at_its_budgets_end(counted):
     table = sampler().sample(unit(0, 3))
     rows = heads(table)
-    assert (rows[0]["stopped"], rows[0]["converged"], rows[0]["trajectories"]) == ("converged", True, ROUND)
-    assert (rows[3]["stopped"], rows[3]["converged"], rows[3]["trajectories"]) == ("budget", False, 160)
-    assert rows[0]["r_hat"] <= 1.15 and rows[0]["ess"] >= 60
+    assert (rows[0]["stop_reason"], rows[0]["converged"], rows[0]["trajectories"]) == ("converged", True, ROUND)
+    assert (rows[3]["stop_reason"], rows[3]["converged"], rows[3]["trajectories"]) == ("budget", False, 160)
+    assert rows[0]["r_hat"] <= 1.15 and rows[0]["ess_bulk"] >= 60
     firsts = [row for row in table.to_pylist() if row["draw"] == 0]
     assert counted.gradients == sum(row["gradients"] for row in firsts) + len(firsts)  # and one where each starts
     assert set(counted.batches) == {12, 6}  # the batch shrinks when the easy node has gone
@@ -99,7 +99,7 @@ def test_an_easy_node_stops_at_the_first_look_and_a_hard_one_at_its_budgets_end(
 
 def test_without_a_budget_all_nodes_take_the_same_and_nothing_is_said():
     rows = heads(sampler(budget=None).sample(unit(0, 3)))
-    assert [(row["stopped"], row["trajectories"]) for row in rows.values()] == [(None, ROUND)] * 2
+    assert [(row["stop_reason"], row["trajectories"]) for row in rows.values()] == [(None, ROUND)] * 2
 
 
 def test_what_is_told_of_a_node_is_of_all_its_trajectories():
@@ -125,7 +125,7 @@ def test_those_in_line_take_the_places_of_those_that_have_stopped(counted):
     rows = heads(table)
     assert [row["node"] for row in table.to_pylist()][::30] == ["3:3", "3:0", "3:1", "3:4", "3:2"]
     assert max(counted.batches) == 12  # two nodes at once
-    assert {channel: row["stopped"] for channel, row in rows.items()} == {
+    assert {channel: row["stop_reason"] for channel, row in rows.items()} == {
         **dict.fromkeys(EASY, "converged"), **dict.fromkeys(HARD, "budget"),
     }  # fmt: skip
     firsts = [row for row in table.to_pylist() if row["draw"] == 0]
@@ -146,19 +146,19 @@ def test_a_nodes_samples_do_not_depend_on_who_shares_its_batch(changes):
             for row, other in zip(mine, alone, strict=True):
                 for name in ("score", "potential", "tilt", "step_size", "acceptance_rate", "contrast"):
                     assert row[name] == pytest.approx(other[name], rel=2e-3, abs=2e-3), name
-                for name in ("stopped", "trajectories", "gradients", "converged", "chain", "draw"):
+                for name in ("stop_reason", "trajectories", "gradients", "converged", "chain", "draw"):
                     assert row[name] == other[name], name
 
 
 def test_a_target_that_is_never_met_costs_the_whole_budget_and_says_so():
     rows = heads(sampler(ess=1e9).sample(unit(*EASY)))
-    assert {(row["stopped"], row["trajectories"]) for row in rows.values()} == {("budget", 160)}
+    assert {(row["stop_reason"], row["trajectories"]) for row in rows.values()} == {("budget", 160)}
 
 
 def test_a_node_that_converges_at_the_very_end_has_converged():
     # Its first look is its last.
     rows = heads(sampler(budget=ROUND).sample(unit(0, 3)))
-    assert [(row["stopped"], row["converged"]) for row in rows.values()] == [("converged", True), ("budget", False)]
+    assert [(row["stop_reason"], row["converged"]) for row in rows.values()] == [("converged", True), ("budget", False)]
 
 
 def test_later_looks_are_further_apart(monkeypatch):
@@ -204,7 +204,7 @@ def test_a_run_says_how_many_converged_and_what_it_cost(tmp_path):
     report = sample_here(run, sampler(), lambda _: None)
     table = run.samples(one)
     firsts = [row for row in table.to_pylist() if row["draw"] == 0]
-    assert table["stopped"].to_pylist().count("converged") == 3 * 6 * 5
+    assert table["stop_reason"].to_pylist().count("converged") == 3 * 6 * 5
     assert sum(layer.gradients for layer in report.layers.values()) == sum(row["gradients"] for row in firsts)
 
 

@@ -125,7 +125,7 @@ def test_rows_hold_what_belongs_to_their_chain_and_draw():
         assert row["divergences"] == trace.diverged[:, line].sum()
         assert (row["model"], row["node"], row["layer"]) == ("lenet", node.node, "ip2")
         assert (row["class_name"], row["converged"]) == (node.class_name, node.converged)
-        assert row["r_hat"] == pytest.approx(node.diagnostics.r_hat) and row["ess"] == node.diagnostics.ess_bulk
+        assert row["r_hat"] == pytest.approx(node.diagnostics.r_hat) and row["ess_bulk"] == node.diagnostics.ess_bulk
         assert (row["gradients"], row["seed"]) == (640 + line, 2**62)
 
 
@@ -140,4 +140,4 @@ def test_an_undefined_diagnostic_is_nan_in_the_table():
     unknown = NodeFacts("lenet", "ip2:1", "ip2", 1, None, converged=False, diagnostics=found)
     _, trace, kept, parameters = made()
     table = make_rows([unknown, unknown], kept, trace, parameters, gradients=[1] * len(kept[0].images), seed=0)
-    assert all(math.isnan(value) for value in table["r_hat"].to_pylist() + table["ess"].to_pylist())
+    assert all(math.isnan(value) for value in table["r_hat"].to_pylist() + table["ess_bulk"].to_pylist())

@@ -31,7 +31,7 @@ def test_nested_r_hat_of_a_linear_score_is_close_to_one():
 def test_nested_r_hat_is_null_without_superchains_and_the_other_columns_are_there():
     table = sample(superchains=None)
     assert table["r_hat_nested"].null_count == table.num_rows
-    for name in ("ess", "ess_tail"):
+    for name in ("ess_bulk", "ess_tail"):
         assert all(50 < value <= 64 * 8 * 4 for _, value in of(table, name))
     assert all(0 < value < 3 for _, value in of(table, "e_bfmi"))
 

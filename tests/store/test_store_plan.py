@@ -32,7 +32,7 @@ def test_the_file_has_the_promised_columns_and_the_version(tmp_path):
     Run.begin(str(tmp_path), {}, [Unit("u", "conv1", ("conv1:0", "conv1:1"), 4)], about={})
     schema = pq.read_schema(Location.of(str(tmp_path)).root + "/plan.parquet")
     assert schema.equals(PLAN)
-    assert schema.metadata[b"raygen.schema"] == b"2"
+    assert schema.metadata[b"raygen.schema"] == b"3"
 
 
 def plan_of(count):

@@ -55,7 +55,7 @@ def test_a_run_begun_again_with_the_same_request_goes_on(tmp_path):
     assert again.done() == {"conv1-00000"}
     assert (tmp_path / "run.json").read_bytes() == before
     assert again.request == {
-        "schema": 2,
+        "schema": 3,
         "request": {**REQUEST, "list": [1, 2]},
         "about": {"raygen": "0.1.0"},
     }
@@ -115,7 +115,7 @@ def test_where_no_run_is_none_is_opened(tmp_path):
         Run.open(str(tmp_path / "absent"))
 
 
-@pytest.mark.parametrize("content", [b"", b'{"schema": 2, "requ', b"[1]", b"\xff\xfe", b'{"schema": 2}'])
+@pytest.mark.parametrize("content", [b"", b'{"schema": 3, "requ', b"[1]", b"\xff\xfe", b'{"schema": 3}'])
 def test_a_damaged_request_is_named(tmp_path, content):
     begin(tmp_path)
     (tmp_path / "run.json").write_bytes(content)
@@ -127,8 +127,10 @@ def test_a_damaged_request_is_named(tmp_path, content):
 def test_another_version_of_the_schema_is_named(tmp_path):
     begin(tmp_path)
     document = json.loads((tmp_path / "run.json").read_text())
-    (tmp_path / "run.json").write_text(json.dumps(document | {"schema": 3}))
-    with pytest.raises(StoreError, match="version 2"):
+    (tmp_path / "run.json").write_text(json.dumps(document | {"schema": 4}))
+    with pytest.raises(
+        StoreError, match="schema version 4, and this raygen reads 2 to 3; use the raygen that wrote it"
+    ):
         Run.open(str(tmp_path))
 
 
@@ -152,7 +154,7 @@ def test_a_torn_unit_is_named_and_the_others_are_still_read(tmp_path, how):
             path.write_bytes(b"")
         case "other":
             path.write_bytes(b"this is no parquet file, but it is long enough to be one" * 10)
-    with pytest.raises(StoreError, match=r"conv1-00000\.parquet is torn.*remove that file"):
+    with pytest.raises(StoreError, match=r"conv1-00000\.parquet is torn: it cannot be read .*; remove that file"):
         run.samples(UNITS[0])
     assert run.samples(UNITS[1]).equals(samples(UNITS[1]))
 

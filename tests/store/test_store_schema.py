@@ -16,7 +16,7 @@ LATER = [
     "log_z_gradients",
     "dead",
     "trajectories",
-    "stopped",
+    "stop_reason",
 ]
 
 

@@ -219,6 +219,6 @@ def test_a_plan_that_is_lost_is_made_again_and_no_unit_with_it(tmp_path, how):
 
 def test_a_lost_request_is_nothing_that_can_be_mended(tmp_path):
     run = whole_run(tmp_path)
-    (tmp_path / "run.json").write_text(json.dumps({"schema": 2}))
+    (tmp_path / "run.json").write_text(json.dumps({"schema": 3}))
     with pytest.raises(Exception, match=r"run\.json is damaged"):
         verify_run(run)

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raygen.store.seal import is_unbroken, seal, without_seal
+from raygen.store.samples import is_unbroken, seal, without_seal
 
 PLAIN = pa.table(
     {
@@ -15,7 +15,7 @@ PLAIN = pa.table(
         "label": pa.array([None, "None"], pa.string()),
         "image": pa.array([{"bytes": b"\x00\xff", "path": None}, {"bytes": b"", "path": None}]),
     },
-    metadata={"raygen.schema": "2"},
+    metadata={"raygen.schema": "3"},
 )
 
 
@@ -25,7 +25,7 @@ def test_a_seal_holds_through_parquet_and_chunks_and_keeps_other_metadata():
     sink.seek(0)
     again = pq.read_table(sink)
     assert is_unbroken(again) and is_unbroken(again.combine_chunks())
-    assert again.schema.metadata[b"raygen.schema"] == b"2"
+    assert again.schema.metadata[b"raygen.schema"] == b"3"
 
 
 def test_rows_for_use_bear_no_seal():

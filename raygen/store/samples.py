@@ -1,0 +1,99 @@
+"""A unit's file of samples: sealed when it is written, read in today's columns whichever raygen wrote it.
+
+The seal is a digest of the values, beside them in the file. Parquet's own checksums cover its pages, and nothing covers
+its footer, where one bit decides where a page lies or whether a value is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raygen.store.schema import SAMPLES, VERSION_KEY
+
+_SEAL = b"raygen.digest"
+
+_RENAMED = {
+    b"2": {"energy": "potential", "winner": "top_channel", "quiet": "dead", "ess": "ess_bulk", "stopped": "stop_reason"}
+}
+"""By version of the schema: what its columns are called now."""
+
+
+def write_samples(samples: pa.Table) -> bytes:
+    """Return the bytes of a unit's file."""
+    sink = io.BytesIO()
+    # PNG bytes do not shrink any further; everything else is small beside them.
+    pq.write_table(seal(samples.cast(SAMPLES)), sink, compression="zstd", write_page_checksum=True)
+    return sink.getvalue()
+
+
+def read_samples(data: bytes, *, thorough: bool = False) -> pa.Table:
+    """Return the samples in a unit's file, in today's columns; a column that the file lacks may be missing.
+
+    Args:
+        data: the file's bytes.
+        thorough: whether to check the pages' checksums and the seal, which takes longer than to read.
+
+    Raises:
+        ValueError: if they cannot be read, or are not what was written; its text goes on from the file's name.
+    """
+    try:
+        samples = pq.read_table(io.BytesIO(data), page_checksum_verification=thorough)
+        unbroken = not thorough or is_unbroken(samples)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"cannot be read ({' '.join(str(error).split())[:200]})") from None
+    if not unbroken:
+        raise ValueError("holds other values than were written")
+    return _complete(_in_todays_columns(without_seal(samples)))
+
+
+def seal(samples: pa.Table) -> pa.Table:
+    """Return ``samples`` with the digest of their values in the schema's metadata, which Parquet keeps."""
+    return samples.replace_schema_metadata({**(samples.schema.metadata or {}), _SEAL: _digest(samples)})
+
+
+def without_seal(samples: pa.Table) -> pa.Table:
+    """Return ``samples`` for use: changed ones would break the seal."""
+    metadata = samples.schema.metadata or {}
+    return samples.replace_schema_metadata({key: value for key, value in metadata.items() if key != _SEAL} or None)
+
+
+def is_unbroken(samples: pa.Table) -> bool:
+    """Whether ``samples`` are what was sealed; those that were written before there was a seal pass."""
+    kept = (samples.schema.metadata or {}).get(_SEAL)
+    return kept is None or kept == _digest(samples)
+
+
+def _in_todays_columns(samples: pa.Table) -> pa.Table:
+    """Return samples of an older version under the names of this one; anything else as it is."""
+    metadata = samples.schema.metadata or {}
+    names = _RENAMED.get(metadata.get(VERSION_KEY, b""))
+    if names is None:
+        return samples
+    renamed = samples.rename_columns([names.get(name, name) for name in samples.column_names])
+    return renamed.replace_schema_metadata({**metadata, **SAMPLES.metadata})
+
+
+def _complete(samples: pa.Table) -> pa.Table:
+    """Return samples with the columns that are newer than they are, as null; anything else as it is."""
+    missing = [field for field in SAMPLES if field.name not in samples.column_names]
+    if not missing or not all(field.nullable for field in missing):
+        return samples
+    for field in missing:
+        samples = samples.append_column(field, pa.nulls(samples.num_rows, field.type))
+    return samples.select(SAMPLES.names)
+
+
+def _digest(samples: pa.Table) -> bytes:
+    """Return the SHA-256 (hex) of names and values, however they lie in memory."""
+    digest = hashlib.sha256()
+    flat = samples.flatten()
+    for name, column in zip(flat.column_names, flat.columns, strict=True):
+        for value in (name, *column.to_pylist()):
+            part = value if isinstance(value, bytes) else repr(value).encode()
+            digest.update(b"%d:" % len(part))
+            digest.update(part)
+    return digest.hexdigest().encode()
