@@ -6,10 +6,10 @@ import copy
 from collections.abc import Iterator
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from raygen.bench.results import Result
+from raygen.bench.settings import KernelsBenchSettings
 from raygen.data import DataSettings, load_data
 from raygen.hmc import (
     ChainState,
@@ -24,7 +24,7 @@ from raygen.hmc import (
     draw,
     warm_up,
 )
-from raygen.networks import Network, NetworkSettings, NodeScores, cut_network, list_layers, load_network, wrap_network
+from raygen.networks import Network, NodeScores, cut_network, list_layers, load_network, wrap_network
 from raygen.sampling import SamplingSettings
 from raygen.tilting import FixedTilt, WhitenedScore, WhiteNoise
 from raygen.training import TrainingSettings, train
@@ -34,17 +34,6 @@ _SHARE = 0.95
 
 _FEWER = 200
 """The paper's kernel is given up at so many times the default's gradients: then the ratio is at least this."""
-
-
-class KernelsBenchSettings(NetworkSettings):
-    """What ``raygen bench kernels`` measures."""
-
-    chains: int = Field(64, ge=4, description="chains of the default kernel, spread over the classes")
-    paper_chains: int = Field(64, ge=2, description="chains of the paper's kernel, which takes far longer")
-    trajectories: int = Field(300, ge=8, description="of the default kernel after warm-up, for the stationary level")
-    paper_trajectories: int = Field(20, ge=2, description="of the paper's kernel at stationarity")
-    threads: int = Field(1, ge=1, description="CPU threads")
-    seed: int = Field(0, ge=0, description="of all random numbers")
 
 
 def bench_kernels(settings: KernelsBenchSettings) -> Iterator[Result]:

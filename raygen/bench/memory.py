@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import multiprocessing
-import re
 import resource
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import torch
 
 from raygen.bench.loops import Loops
-from raygen.bench.results import Result
+from raygen.bench.results import Result, single
 from raygen.networks import NetworkSettings
 from raygen.process import keep_freed_memory
 
 _PARTS = (1, 2, 4)
-_STATUS = Path("/proc/self/status")
 
 
 def memory(settings: NetworkSettings, batch: int, threads: int, device: str) -> Iterator[Result]:
@@ -30,11 +27,12 @@ def memory(settings: NetworkSettings, batch: int, threads: int, device: str) -> 
     batches = sorted({max(1, batch // part) for part in _PARTS}, reverse=True)
     peaks = [[_fresh(settings, chains, threads, device, plain=plain) for chains in batches] for plain in (False, True)]
     for chains, ours, plain in zip(batches, *peaks, strict=True):
-        yield _result(f"{settings.network} batch {chains}, peak memory, against the plain network", "MB", ours, plain)
+        case = f"{settings.network} batch {chains}, peak memory, against the plain network"
+        yield single("sampler", case, "MB", ours, plain)
     if len(batches) > 1:
         (slope, fixed), (plain_slope, plain_fixed) = (line(batches, peak) for peak in peaks)
-        yield _result(f"{settings.network}, memory for each chain", "MB/chain", slope, plain_slope)
-        yield _result(f"{settings.network}, memory for libraries and weights", "MB", fixed, plain_fixed)
+        yield single("sampler", f"{settings.network}, memory for each chain", "MB/chain", slope, plain_slope)
+        yield single("sampler", f"{settings.network}, memory for libraries and weights", "MB", fixed, plain_fixed)
 
 
 def line(x: list[int], y: list[float]) -> tuple[float, float]:
@@ -44,12 +42,9 @@ def line(x: list[int], y: list[float]) -> tuple[float, float]:
     return float(slope), float(intercept)
 
 
-def _result(case: str, unit: str, value: float, baseline: float) -> Result:
-    return Result("sampler", case, value, unit, baseline, value / baseline if baseline else float("nan"))
-
-
 def _fresh(settings: NetworkSettings, batch: int, threads: int, device: str, *, plain: bool) -> float:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    # The system's figure starts at the memory of the process that forks: a fork server's is small.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("forkserver")) as pool:
         return pool.submit(_measure, settings, batch, threads, device, plain=plain).result()
 
 
@@ -65,9 +60,5 @@ def _measure(settings: NetworkSettings, batch: int, threads: int, device: str, *
 
 def _peak_resident() -> float:
     """Return bytes."""
-    # Linux counts what the parent had at the fork into ru_maxrss, but not into VmHWM.
-    found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text()) if _STATUS.exists() else None
-    if found:
-        return int(found[1]) * 1024.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(peak if sys.platform == "darwin" else peak * 1024)

@@ -4,40 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from raygen.bench.loops import STEPS, Work, find_device, gradient, usable_cores
 from raygen.bench.results import Result, compare
+from raygen.bench.settings import NodesBenchSettings
 from raygen.errors import SettingsError
-from raygen.networks import Cut, Network, NetworkSettings, NodeScores, cut_network, list_layers, load_network
+from raygen.networks import Cut, Network, NodeScores, cut_network, list_layers, load_network
 from raygen.process import keep_freed_memory
 
 _EARLY = 2
 """Convolutions from the first one on whose nodes are also packed."""
-
-
-class NodesBenchSettings(NetworkSettings):
-    """What ``raygen bench nodes`` measures."""
-
-    network: str = Field(
-        "lenet,squeezenet1_0,alexnet,vgg11,resnet18", description="one network, or several with commas between"
-    )
-    weights: str | None = Field("random", description='weight file, or "random": the speed is the same')
-    layers: tuple[str, ...] | None = Field(
-        None, description="layers; where not set, the first two, the middle and the last convolution"
-    )
-    batch: int = Field(8, ge=1, description="chains of one gradient, with the network cut and with the whole one")
-    nodes: int = Field(64, ge=1, description="nodes of one layer that are packed; as many as there are, at most")
-    chains: int = Field(8, ge=1, description="chains of each packed node")
-    packed: int = Field(128, ge=1, description="chains that share a pass when packed; then all of them in one pass")
-    seconds: float = Field(0.3, gt=0, description="of one measurement, about; at least one gradient of each node")
-    rounds: int = Field(5, ge=1, description="counted rounds; their median is told")
-    threads: int | None = Field(None, ge=1, description="CPU threads; where not set, all cores of the process")
-    device: Literal["cpu", "cuda"] = Field("cpu", description="where it runs")
 
 
 def bench_nodes(settings: NodesBenchSettings) -> Iterator[Result]:

@@ -28,6 +28,11 @@ class Result:
     ratio: float
 
 
+def single(bench: str, case: str, unit: str, value: float, baseline: float) -> Result:
+    """Return a case that is measured once."""
+    return Result(bench, case, value, unit, baseline, value / baseline if baseline else float("nan"))
+
+
 def compare(
     bench: str,
     case: str,

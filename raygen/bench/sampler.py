@@ -4,30 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from raygen.bench.loops import Loops, find_device, usable_cores
+from raygen.bench.loops import Loops, Work, find_device, gradient, usable_cores
 from raygen.bench.memory import memory
-from raygen.bench.peak import share_of_peak
 from raygen.bench.results import Result, compare
-from raygen.networks import NetworkSettings, NodeScores
+from raygen.bench.settings import SamplerBenchSettings
+from raygen.networks import NodeScores, Precision
 from raygen.process import keep_freed_memory
 
-
-class SamplerBenchSettings(NetworkSettings):
-    """What ``raygen bench sampler`` measures."""
-
-    weights: str | None = Field("random", description='weight file, or "random": the speed is the same')
-    batch: int = Field(256, ge=1, description="chains")
-    rounds: int = Field(9, ge=1, description="counted rounds; their median is told")
-    threads: int | None = Field(None, ge=1, description="CPU threads; where not set, all cores of the process")
-    device: Literal["cpu", "cuda"] = Field("cpu", description="where it runs")
-    compile: bool = Field(False, description="also try torch.compile, on CUDA with CUDA graphs")
-    memory: bool = Field(True, description="also measure peak memory, in fresh processes")
+_SIDES = {"cuda": 8192, "cpu": 2048}
+_PRODUCTS = {"cuda": 20, "cpu": 2}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""A device's peak is that of matrix products: of this side, so many in a measurement."""
 
 
 def bench_sampler(settings: SamplerBenchSettings) -> Iterator[Result]:
@@ -73,3 +65,41 @@ def _compiled(scores: NodeScores, device: torch.device) -> Callable[[Tensor], Te
     mode = "reduce-overhead" if device.type == "cuda" else "default"
     compiled: Callable[[Tensor], Tensor] = torch.compile(scores.__call__, mode=mode)
     return compiled
+
+
+def share_of_peak(loops: Loops, precision: Precision, *, rounds: int) -> Result:
+    """Return GFLOP/s of the gradients in ``precision`` against those of a square matrix product.
+
+    Float32 products are TF32 ones where torch is set to make them, as they are for the network.
+    """
+    scores = loops.scores.with_precision(precision)
+    flops = flops_of_gradient(scores)
+    work = loops.gradients(scores)
+    name = f"{loops.network.name} batch {len(scores.channels)}, {precision} gradients against a matrix product"
+    found = compare("sampler", name, lambda: work() * flops / 1e9, _product(loops, precision), rounds=rounds)
+    return replace(found, unit="GFLOP/s")
+
+
+def flops_of_gradient(scores: NodeScores) -> float:
+    """Return the floating point operations of one gradient of one chain, forward and back; nothing is computed.
+
+    Those of the plain algorithms, however the gradient is really made.
+    """
+    x = torch.zeros(len(scores.channels), *scores.cut.input_shape, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        gradient(scores.to("meta"), x)
+    return float(counter.get_total_flops()) / len(scores.channels)
+
+
+def _product(loops: Loops, precision: str) -> Work:
+    kind = loops.device.type
+    side, count = _SIDES[kind], _PRODUCTS[kind]
+    left = torch.randn(side, side, device=loops.device).to(_DTYPES[precision])
+
+    def run() -> float:
+        for _ in range(count):
+            torch.mm(left, left)
+        loops.wait()
+        return 2.0 * count * side**3 / 1e9
+
+    return run

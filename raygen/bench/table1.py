@@ -12,15 +12,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import Field
-
 from raygen import stages
 from raygen.bench.loops import usable_cores
 from raygen.bench.results import Result
+from raygen.bench.settings import Table1Settings
 from raygen.config import PretrainConfig
 from raygen.data import DataSettings, load_data
-from raygen.settings import Settings
-from raygen.training import Precision, TrainingFolder
+from raygen.training import TrainingFolder
 
 PAPER: Mapping[str, float] = MappingProxyType(
     {"discriminative": 1.03, "generative": 0.85, "generative-then-discriminative": 0.79}
@@ -28,23 +26,6 @@ PAPER: Mapping[str, float] = MappingProxyType(
 """Test errors, per cent, by objective (Dai, Lu, Wu 2015, section 5.1)."""
 
 _MNIST = (1, 28, 28)
-
-
-class Table1Settings(Settings):
-    """What ``raygen bench table1`` trains."""
-
-    data: str = Field(description="folder of MNIST, as torchvision keeps it: MNIST/raw/train-images-idx3-ubyte, ...")
-    seeds: int = Field(3, ge=1, description="runs of each objective, of seeds 0, 1, ...")
-    epochs: int = Field(25, ge=1, description="passes over the training images; the paper's 25")
-    precision: Precision = Field(
-        "bfloat16", description="of the network's arithmetic; sums over images are float32 always"
-    )
-    shuffle: bool = Field(
-        False, description="draw a new order of the images each epoch, which the paper's solver did not"
-    )
-    processes: int | None = Field(None, ge=1, description="runs at once; default one a core")
-    limit: int | None = Field(None, ge=1, description="use only the first so many images of each split")
-    out: str | None = Field(None, min_length=1, description="folder that keeps the runs, to go on with; default none")
 
 
 def bench_table1(settings: Table1Settings) -> Iterator[Result]:
@@ -57,9 +38,9 @@ def bench_table1(settings: Table1Settings) -> Iterator[Result]:
     load_data(DataSettings.parse(images, where="bench table1"), _MNIST)
     runs = [(objective, seed) for objective in PAPER for seed in range(settings.seeds)]
     with contextlib.ExitStack() as stack:
-        place = Path(settings.out or stack.enter_context(tempfile.TemporaryDirectory()))
+        out = Path(settings.out or stack.enter_context(tempfile.TemporaryDirectory()))
         pool = stack.enter_context(_processes(settings.processes or usable_cores()))
-        errors = dict(zip(runs, pool.map(_error, [_config(settings, place, *run) for run in runs]), strict=True))
+        errors = dict(zip(runs, pool.map(_error, [_config(settings, out, *run) for run in runs]), strict=True))
     means = {}
     for objective, paper in PAPER.items():
         found = [100 * errors[objective, seed] for seed in range(settings.seeds)]
@@ -86,7 +67,7 @@ def _processes(number: int) -> Iterator[ProcessPoolExecutor]:
             raise
 
 
-def _config(settings: Table1Settings, place: Path, objective: str, seed: int) -> dict[str, Any]:
+def _config(settings: Table1Settings, out: Path, objective: str, seed: int) -> dict[str, Any]:
     return {
         "recipe": "lenet-mnist",
         "data_root": str(Path(settings.data).absolute()),
@@ -97,7 +78,7 @@ def _config(settings: Table1Settings, place: Path, objective: str, seed: int) ->
         "shuffle": settings.shuffle,
         "seed": seed,
         "local": True,
-        "out": str(place.absolute() / f"{objective}-{seed}"),
+        "out": str(out.absolute() / f"{objective}-{seed}"),
     }
 
 

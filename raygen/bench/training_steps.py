@@ -77,7 +77,7 @@ class Steps:
         return run
 
     def cross_entropy(self, precision: Precision) -> Work:
-        """Return raygen's loop with the library's cross entropy, and nothing told of the importance weights."""
+        """Return raygen's loop with the library's cross entropy, without diagnostics of the importance weights."""
         module = self._ready()
         optimiser = make_optimiser(module, TrainingSettings.parse({}, where="bench"))
         gradients = GradientBuffer(module.parameters())
@@ -112,7 +112,7 @@ def _untrained(network: str) -> NetworkSettings:
 def plain_loop(network: str, batch: int, number: int) -> Iterator[Work]:
     """Give the loop that everyone writes first, cross entropy in contiguous float32, on the images of :class:`Steps`.
 
-    It runs in a process of its own, whose memory nobody has asked to be kept, as in everyone's.
+    It runs in a process of its own, which returns freed memory to the system, as everyone's does.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(network, batch, number)) as pool:

@@ -7,10 +7,10 @@ import time
 import pytest
 
 from raygen.bench import FarmBenchSettings, bench_farm
-from raygen.bench.farm_actors import Gate, IdlePlan
+from raygen.bench.farm_speed import Gate, IdlePlan
 
 
-def test_the_simulation_needs_no_ray_and_tells_what_was_done() -> None:
+def test_the_simulation_needs_no_ray_and_reports_what_was_done() -> None:
     settings = FarmBenchSettings(rounds=0, idle_units=0, virtual_actors=50, virtual_units=2_000)
     done, once, busy, seconds = bench_farm(settings)
     assert done.ratio == once.ratio == 1.0 and done.value == 2_000

@@ -36,7 +36,7 @@ def test_the_whole_network_is_run_to_its_end():
     assert reached == [(1, 10)]
 
 
-def test_every_layer_tells_its_speed_cut_and_whole_and_packed_and_one_by_one():
+def test_every_layer_has_its_speed_cut_and_whole_and_packed_and_one_by_one():
     results = list(bench_nodes(NodesBenchSettings(network="lenet", **QUICK)))
     cases = [found.case for found in results]
     assert [case.split(",")[0] for case in cases] == ["lenet conv1"] * 3 + ["lenet conv2"] * 3

@@ -6,7 +6,7 @@ import torch
 from raygen.bench import SamplerBenchSettings, bench_sampler
 from raygen.bench.loops import STEPS, Loops, gradient
 from raygen.bench.memory import line, memory
-from raygen.bench.peak import flops_of_gradient, share_of_peak
+from raygen.bench.sampler import flops_of_gradient, share_of_peak
 from raygen.errors import SettingsError
 from raygen.networks import NetworkSettings
 
@@ -17,7 +17,7 @@ def loops(batch=2):
     return Loops.of(RANDOM, batch, torch.device("cpu"))
 
 
-def test_every_case_tells_two_speeds_and_their_ratio():
+def test_every_case_has_two_speeds_and_their_ratio():
     settings = SamplerBenchSettings(batch=3, rounds=1, threads=torch.get_num_threads(), memory=False)
     results = list(bench_sampler(settings))
     assert len({found.case for found in results}) == len(results) == 5

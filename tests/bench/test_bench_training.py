@@ -8,7 +8,7 @@ import torch
 from waiting import wait_until
 
 from raygen.bench import Table1Settings, bench_table1
-from raygen.bench.training_messages import normaliser_bytes
+from raygen.bench.training import normaliser_bytes
 from raygen.bench.training_steps import Steps, make_plain_loop, plain_loop
 from raygen.errors import DataError
 from raygen.storage import Location

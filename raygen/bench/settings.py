@@ -1,0 +1,97 @@
+"""What each ``raygen bench NAME`` can be asked for; without torch and Ray, so that ``--help`` starts at once."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from raygen.data import DataSettings
+from raygen.networks import NetworkSettings
+from raygen.settings import Settings
+from raygen.training import Precision
+
+_CORES = "CPU threads; where not set, all cores of the process"
+_RANDOM = 'weight file, or "random": the speed is the same'
+_ROUNDS = "counted rounds; their median is shown"
+
+
+class SamplerBenchSettings(NetworkSettings):
+    """What ``raygen bench sampler`` measures."""
+
+    weights: str | None = Field("random", description=_RANDOM)
+    batch: int = Field(256, ge=1, description="chains")
+    rounds: int = Field(9, ge=1, description=_ROUNDS)
+    threads: int | None = Field(None, ge=1, description=_CORES)
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where it runs")
+    compile: bool = Field(False, description="also try torch.compile, on CUDA with CUDA graphs")
+    memory: bool = Field(True, description="also measure peak memory, in fresh processes")
+
+
+class KernelsBenchSettings(NetworkSettings):
+    """What ``raygen bench kernels`` measures."""
+
+    chains: int = Field(64, ge=4, description="chains of the default kernel, spread over the classes")
+    paper_chains: int = Field(64, ge=2, description="chains of the paper's kernel, which takes far longer")
+    trajectories: int = Field(300, ge=8, description="of the default kernel after warm-up, for the stationary level")
+    paper_trajectories: int = Field(20, ge=2, description="of the paper's kernel at stationarity")
+    threads: int = Field(1, ge=1, description="CPU threads")
+    seed: int = Field(0, ge=0, description="of all random numbers")
+
+
+class FarmBenchSettings(Settings):
+    """What ``raygen bench farm`` measures."""
+
+    units: int = Field(20, ge=2, description="units that two actors, and two bare processes, sample")
+    draws: int = Field(50, ge=1, description="draws of each")
+    rounds: int = Field(9, ge=0, description=f"{_ROUNDS}; 0 leaves them out")
+    idle_units: int = Field(10_000, ge=0, description="units without work, and then ten times as many; 0 leaves it out")
+    virtual_actors: int = Field(5_000, ge=1, description="actors of the simulation")
+    virtual_units: int = Field(1_000_000, ge=0, description="units of the simulation; 0 leaves it out")
+
+
+class NodesBenchSettings(NetworkSettings):
+    """What ``raygen bench nodes`` measures."""
+
+    network: str = Field(
+        "lenet,squeezenet1_0,alexnet,vgg11,resnet18", description="one network, or several with commas between"
+    )
+    weights: str | None = Field("random", description=_RANDOM)
+    layers: tuple[str, ...] | None = Field(
+        None, description="layers; where not set, the first two, the middle and the last convolution"
+    )
+    batch: int = Field(8, ge=1, description="chains of one gradient, with the network cut and with the whole one")
+    nodes: int = Field(64, ge=1, description="nodes of one layer that are packed; as many as there are, at most")
+    chains: int = Field(8, ge=1, description="chains of each packed node")
+    packed: int = Field(128, ge=1, description="chains that share a pass when packed; then all of them in one pass")
+    seconds: float = Field(0.3, gt=0, description="of one measurement, about; at least one gradient of each node")
+    rounds: int = Field(5, ge=1, description=_ROUNDS)
+    threads: int | None = Field(None, ge=1, description=_CORES)
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where it runs")
+
+
+class TrainingBenchSettings(DataSettings):
+    """What ``raygen bench training`` measures."""
+
+    rounds: int = Field(9, ge=1, description=_ROUNDS)
+    alexnet: bool = Field(True, description="also measure steps of AlexNet, which take some seconds each on a CPU")
+    ray: bool = Field(True, description="also measure whole runs on Ray Train, which take some minutes")
+    run_epochs: int = Field(60, ge=3, description="epochs of each of these runs; the first third does not count")
+    run_rounds: int = Field(3, ge=1, description="counted rounds of these runs; their median is shown")
+
+
+class Table1Settings(Settings):
+    """What ``raygen bench table1`` trains."""
+
+    data: str = Field(description="folder of MNIST, as torchvision keeps it: MNIST/raw/train-images-idx3-ubyte, ...")
+    seeds: int = Field(3, ge=1, description="runs of each objective, of seeds 0, 1, ...")
+    epochs: int = Field(25, ge=1, description="passes over the training images; the paper's 25")
+    precision: Precision = Field(
+        "bfloat16", description="of the network's arithmetic; sums over images are float32 always"
+    )
+    shuffle: bool = Field(
+        False, description="draw a new order of the images each epoch, which the paper's solver did not"
+    )
+    processes: int | None = Field(None, ge=1, description="runs at once; default one a core")
+    limit: int | None = Field(None, ge=1, description="use only the first so many images of each split")
+    out: str | None = Field(None, min_length=1, description="folder that keeps the runs, to continue; default none")
