@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
+from raygen import stages
 from raygen.cli.display import Display
 from raygen.cli.options import configured
 from raygen.cli.standing import show_findings, show_status
 from raygen.config import StatusConfig, VerifyConfig
 from raygen.errors import SettingsError, UnfinishedError
-from raygen.stages import inspection
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
@@ -43,7 +43,7 @@ def status(config: StatusConfig, *, as_json: bool) -> None:
     Works from any terminal, while the run goes on or afterwards: units done, in flight and set aside, rate and time
     left; epochs of a training.
     """
-    for found in inspection.status(config.out):
+    for found in stages.status(config.out):
         if as_json:
             click.echo(json.dumps(found.document))
         else:
@@ -64,7 +64,7 @@ def verify(config: VerifyConfig, *, as_json: bool, mend: bool) -> None:
     if not as_json:
         display.stage("verify")
     try:
-        found = inspection.verify(
+        found = stages.verify(
             config.out, mend=mend,
             on_unit=None if as_json else lambda done, whole: display.update(f"{done:,} of {whole:,} units read"),
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The stages as functions, each with the configuration of its command: pretrain, reference, sample, tune, gallery.
+"""The commands as functions: pretrain, reference, tune, sample, gallery, with their configurations; status, verify.
 
 ``sample`` with ``local`` and everything about networks and data work without Ray; the others import it when they run.
 """

@@ -1,22 +1,62 @@
-"""Sampling: planned, done on a farm of Ray actors or in this process, or traced."""
+"""Sampling, on a farm of Ray actors or in this process, and what prepares it: a plan, a reference, tuning."""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
+import torchvision
 
-from raygen.config import SampleConfig
-from raygen.errors import UnfinishedError
+import raygen
+from raygen.config import ReferenceConfig, SampleConfig, TuneConfig, read_mapping
+from raygen.data import DataSettings, load_data
+from raygen.errors import SettingsError, UnfinishedError
 from raygen.hmc import Groups
+from raygen.networks import Network, NetworkSettings, Node, cut_network, list_layers, load_network, parse_nodes
 from raygen.process import keep_freed_memory
-from raygen.runs import FarmReport, PlanReport, StatusWriter, estimate_cost, sample_here, trace_nodes
-from raygen.sampling import UnitSampler
-from raygen.stages.facts import while_held
-from raygen.stages.requests import Request, begin, read_request
-from raygen.store import Run
+from raygen.runs import FarmReport, PlanReport, StatusWriter, begin_run, estimate_cost, sample_here, trace_nodes
+from raygen.sampling import (
+    Profile,
+    SamplingSettings,
+    SavedReference,
+    Source,
+    UnitSampler,
+    check_saved,
+    fit_reference,
+)
+from raygen.store import Lock, Run
+from raygen.tilting import FitSettings, Provenance, save_reference
+
+if TYPE_CHECKING:
+    from raygen.cluster import TuningReport
+
+Report = TypeVar("Report")
+
+_PROFILED = {"contrast", "tilt", "step_size"}
+"""What a profile may set for a layer."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be sampled.
+
+    Attributes:
+        network: whose nodes.
+        nodes: without duplicates.
+        settings: what decides the samples.
+        images: what the reference is fitted to, or a saved reference; None for noise.
+        profile: settings by layer.
+    """
+
+    network: Network
+    nodes: tuple[Node, ...]
+    settings: SamplingSettings
+    images: Source
+    profile: Profile
 
 
 @dataclass(frozen=True)
@@ -34,9 +74,9 @@ def sample(config: SampleConfig, on_progress: Callable[[FarmReport], None]) -> S
         InputError: if a setting, the network, a node or the folder is wrong, or another process works in the folder.
         UnfinishedError: if units were set aside; the others are committed.
     """
-    what = read_request(config)
+    request = read_request(config)
     with Run.lock(config.out) as lock:
-        return sample_request(config, what, while_held(lock, on_progress))
+        return sample_request(config, request, while_held(lock, on_progress))
 
 
 def plan(config: SampleConfig, on_layer: Callable[[str], None] | None = None) -> PlanReport:
@@ -44,34 +84,138 @@ def plan(config: SampleConfig, on_layer: Callable[[str], None] | None = None) ->
 
     Args:
         config: as of ``sample``.
-        on_layer: told of each layer before it is measured.
+        on_layer: called with the name of each layer before it is measured.
 
     Raises:
         InputError: as ``sample`` does.
     """
-    what = read_request(config)
+    request = read_request(config)
     with nullcontext() if Run.is_begun(config.out) else Run.lock(config.out):
-        run = begin(config, what)
+        run = _begin(config, request)
     torch.set_num_threads(config.threads)
     keep_freed_memory()
-    return estimate_cost(run, what.network, what.settings, what.images, _device(config), what.profile, on_layer)
+    return estimate_cost(
+        run, request.network, request.settings, request.images, _device(config), request.profile, on_layer
+    )
 
 
-def sample_request(config: SampleConfig, what: Request, on_progress: Callable[[FarmReport], None]) -> Sampled:
+def trace(config: SampleConfig) -> dict[str, Groups]:
+    """Draw in this process, without images, the chains that ``sample`` draws; nothing is written, ``out`` is not read.
+
+    Returns:
+        By node: what ArviZ reads, see ``raygen.runs.trace_nodes``.
+
+    Raises:
+        InputError: if a setting, the network or a node is wrong.
+    """
+    request = read_request(config)
+    return trace_nodes(
+        request.network, request.nodes, request.settings,
+        images=request.images, device=_device(config), profile=request.profile,
+    )  # fmt: skip
+
+
+def reference(config: ReferenceConfig) -> tuple[Provenance, tuple[int, int, int]]:
+    """Fit a reference to images, in a network's input units, and write it to a file.
+
+    Returns:
+        What it was fitted to, and its (C, H, W).
+
+    Raises:
+        InputError: if a setting, the network, a node or the data is wrong, or the file cannot be written.
+    """
+    settings = NetworkSettings.part_of(config)
+    # Weights decide nothing here, but a file of them may say which network it is.
+    network = load_network(settings.model_copy(update={"weights": settings.weights or "random"}))
+    shape = network.input_shape
+    if config.nodes is not None:
+        layer = _one_layer(parse_nodes(config.nodes, network, list_layers(network)), "give")
+        shape = cut_network(network, layer, crop=config.crop).input_shape
+    images = load_data(DataSettings.part_of(config), network.input_shape)[0]
+    fitted, provenance = fit_reference(FitSettings.part_of(config), shape, network, images)
+    save_reference(config.out, fitted, provenance)
+    return provenance, shape
+
+
+def tune(config: TuneConfig, on_progress: Callable[[int, int], None]) -> TuningReport:
+    """Search for the tilt and step size of a layer's nodes on Ray Tune.
+
+    Raises:
+        InputError: if a setting, the network or a node is wrong, or the nodes are of several layers.
+    """
+    from raygen.cluster import Search, search, session  # noqa: PLC0415  (only here Ray is needed)
+
+    network = load_network(NetworkSettings.part_of(config))
+    nodes = parse_nodes(config.nodes, network, list_layers(network))
+    layer = _one_layer(nodes, "tune")
+    source = reference_source(config, network)
+    if isinstance(source, SavedReference):
+        check_saved(source, network, nodes, crop=config.crop)
+    what = Search(
+        out=config.out,
+        network=network,
+        images=source,
+        # A trial is judged by its samples, and trials are compared: all are of one length.
+        settings=SamplingSettings.part_of(config).model_copy(update={"log_z": False, "budget": None}),
+        layer=layer,
+        nodes=tuple(map(str, nodes)),
+        contrasts=config.contrasts,
+        step_sizes=config.step_sizes,
+    )
+    with session(config.address):
+        return search(what, actors=config.actors, threads=config.threads, gpus=config.gpus, on_progress=on_progress)
+
+
+def read_request(config: SampleConfig) -> Request:
+    """Load the network, the nodes, the images and the profile that a configuration names.
+
+    Raises:
+        InputError: if one of them is wrong.
+    """
+    network = load_network(NetworkSettings.part_of(config))
+    nodes = parse_nodes(config.nodes, network, list_layers(network))
+    profile = {} if config.profile is None else read_profile(config.profile, network)
+    return Request(network, nodes, SamplingSettings.part_of(config), reference_source(config, network), profile)
+
+
+def read_profile(file: str, network: Network) -> Profile:
+    """Return the settings by layer that ``raygen tune`` found.
+
+    Raises:
+        SettingsError: if the file is no profile, or one of another network.
+    """
+    document = read_mapping(file)
+    layers = document.get("layers")
+    if not isinstance(layers, dict) or not all(
+        isinstance(values, dict) and set(values) <= _PROFILED for values in layers.values()
+    ):
+        raise SettingsError("is no profile", where=file, right="give the profile.yaml that raygen tune wrote")
+    if document.get("weights_hash") != network.weights_hash:
+        raise SettingsError("is a profile of other weights", where=file,
+                            right="give the weights that it was found with, or tune again")  # fmt: skip
+    for layer, values in layers.items():
+        SamplingSettings.parse(values, where=f"{file}, layer {layer}")
+    return layers
+
+
+def reference_source(config: SampleConfig | TuneConfig, network: Network) -> Source:
+    """Return the images that a fitted reference is fitted to, or a saved reference; None for noise."""
+    if config.reference_file is not None:
+        return SavedReference.read(config.reference_file)
+    if config.reference != "fitted":
+        return None
+    return load_data(DataSettings.part_of(config), network.input_shape)[0]
+
+
+def sample_request(config: SampleConfig, request: Request, on_progress: Callable[[FarmReport], None]) -> Sampled:
     """Sample what was read from ``config``, in a folder that this process holds.
 
     Raises:
         InputError, UnfinishedError: as ``sample`` does.
     """
-    run = begin(config, what)
+    run = _begin(config, request)
     status = StatusWriter(run.location, on_progress)
-    if config.local:
-        torch.set_num_threads(config.threads)
-        keep_freed_memory()
-        sampler = UnitSampler(what.network, what.settings, what.images, _device(config), what.profile)
-        report = sample_here(run, sampler, status, save_every=config.save_every)
-    else:
-        report = _farm(config, run, what, status)
+    report = _sample_here(config, run, request, status) if config.local else _farm(config, run, request, status)
     if report.made.units or report.set_aside:
         status.write(report)
     if report.set_aside:
@@ -83,35 +227,73 @@ def sample_request(config: SampleConfig, what: Request, on_progress: Callable[[F
     return Sampled(run, report)
 
 
-def _farm(config: SampleConfig, run: Run, what: Request, on_progress: Callable[[FarmReport], None]) -> FarmReport:
-    plan = run.plan
-    done = run.done_in(plan)
+def about() -> dict[str, str]:
+    """Return the versions that a run keeps beside what was asked."""
+    return {
+        "raygen": raygen.__version__,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def while_held(lock: Lock, on_report: Callable[[Report], None]) -> Callable[[Report], None]:
+    """Return what passes reports on to ``on_report``, and raises once this process no longer holds the folder."""
+
+    def pass_on(report: Report) -> None:
+        lock.check()
+        on_report(report)
+
+    return pass_on
+
+
+def _begin(config: SampleConfig, request: Request) -> Run:
+    """Begin the run that a configuration asks for, or continue it.
+
+    Raises:
+        InputError: as ``raygen.runs.begin_run`` does.
+    """
+    facts = {**about(), **({"weights": config.weights} if config.weights else {})}
+    return begin_run(
+        config.out, request.network, request.nodes, request.settings,
+        images=request.images, about=facts, profile=request.profile,
+    )  # fmt: skip
+
+
+def _sample_here(config: SampleConfig, run: Run, request: Request, status: StatusWriter) -> FarmReport:
+    torch.set_num_threads(config.threads)
+    keep_freed_memory()
+    sampler = UnitSampler(request.network, request.settings, request.images, _device(config), request.profile)
+    return sample_here(run, sampler, status, save_every=config.save_every)
+
+
+def _farm(config: SampleConfig, run: Run, request: Request, on_progress: Callable[[FarmReport], None]) -> FarmReport:
+    units = run.plan
+    done = run.done_in(units)
     if all(done):
-        return FarmReport(len(plan), len(plan), {}, (), 0, {}, 0.0)
+        return FarmReport(len(units), len(units), {}, (), 0, {}, 0.0)
     from raygen.cluster import Farm, pool_size, sampling_kind, session  # noqa: PLC0415  (only here Ray is needed)
 
     with session(config.address):
         size = pool_size(config.actors, config.max_actors, threads=config.threads, gpus=config.gpus)
         kind = sampling_kind(
-            run, what.network, what.images, what.settings,
-            profile=what.profile, threads=config.threads, gpus=config.gpus, save_every=config.save_every,
+            run, request.network, request.images, request.settings,
+            profile=request.profile, threads=config.threads, gpus=config.gpus, save_every=config.save_every,
         )  # fmt: skip
-        return Farm(plan, done, kind, size=size, deadline=config.deadline, name=config.out).run(on_progress)
+        return Farm(units, done, kind, size=size, deadline=config.deadline, name=config.out).run(on_progress)
 
 
-def trace(config: SampleConfig) -> dict[str, Groups]:
-    """Draw in this process, without images, the chains that ``sample`` draws; nothing is written, ``out`` is not read.
-
-    Returns:
-        By node: what ArviZ reads, see ``raygen.sampling.trace_nodes``.
+def _one_layer(nodes: tuple[Node, ...], verb: str) -> str:
+    """Return the layer that all nodes are of; ``verb`` says what is done with them.
 
     Raises:
-        InputError: if a setting, the network or a node is wrong.
+        SettingsError: if there are several, or a node has an ending.
     """
-    what = read_request(config)
-    return trace_nodes(
-        what.network, what.nodes, what.settings, images=what.images, device=_device(config), profile=what.profile
-    )
+    layers = list(dict.fromkeys(node.layer for node in nodes))
+    if len(layers) > 1 or any(node.ending for node in nodes):
+        raise SettingsError(f"nodes of {', '.join(layers)}", where="nodes",
+                            right=f"{verb} the nodes of one layer, without positions, @mean or @relu")  # fmt: skip
+    return layers[0]
 
 
 def _device(config: SampleConfig) -> torch.device:

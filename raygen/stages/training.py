@@ -1,25 +1,29 @@
-"""Pretraining, on Ray Train or in this process."""
+"""Pretraining, on Ray Train or in this process; the pages of a run; and all stages in one folder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from raygen.config import PretrainConfig
+from raygen.config import PipelineConfig, PretrainConfig
 from raygen.data import PICTURE_SETS, DataSettings, open_data
 from raygen.errors import SettingsError
+from raygen.gallery import GallerySummary, build_gallery
 from raygen.networks import NetworkSettings, load_network
-from raygen.stages.facts import about, while_held
+from raygen.runs import FarmReport
+from raygen.stages.sampling import Sampled, about, read_request, sample_request, while_held
+from raygen.store import Run
 from raygen.training import EpochReport, TrainingFolder, TrainingSettings, TrainingTask, check_images, run_task
 
 Part = TypeVar("Part", NetworkSettings, DataSettings)
 
 
 def pretrain(config: PretrainConfig, on_epoch: Callable[[EpochReport], None]) -> TrainingFolder:
-    """Train a network, on Ray Train or, if ``local``, in this process; go on where the same command was interrupted.
+    """Train a network, on Ray Train or, if ``local``, in this process; continue where the same command was stopped.
 
     Raises:
         InputError: if a setting, the data or the folder is wrong.
@@ -39,14 +43,44 @@ def pretrain(config: PretrainConfig, on_epoch: Callable[[EpochReport], None]) ->
     return folder
 
 
+def pipeline(
+    config: PipelineConfig,
+    *,
+    on_epoch: Callable[[EpochReport], None],
+    on_trained: Callable[[TrainingFolder], None],
+    on_progress: Callable[[FarmReport], None],
+) -> Sampled:
+    """Pretrain a network and sample its nodes, in one folder and one session.
+
+    Raises:
+        InputError, UnfinishedError: as its stages do.
+    """
+    with Run.lock(config.out) as lock, nullcontext() if config.local else _session(config.address):
+        folder = pretrain(config.pretraining, on_epoch)
+        on_trained(folder)
+        second = config.sampling(folder.network)
+        return sample_request(second, read_request(second), while_held(lock, on_progress))
+
+
+def gallery(folder: str) -> GallerySummary:
+    """Make the pages of the run in ``folder``."""
+    return build_gallery(Run.open(folder))
+
+
+def _session(address: str | None) -> AbstractContextManager[None]:
+    from raygen.cluster import session  # noqa: PLC0415  (only here Ray is needed)
+
+    return session(address)
+
+
 def _train(task: TrainingTask, config: PretrainConfig, on_epoch: Callable[[EpochReport], None]) -> None:
     if config.local:
         run_task(task, on_epoch)
         return
     from raygen.cluster import pretrain as pretrain_on_ray  # noqa: PLC0415  (only here Ray is needed)
-    from raygen.cluster import session, training_workers  # noqa: PLC0415
+    from raygen.cluster import training_workers  # noqa: PLC0415
 
-    with session(config.address):
+    with _session(config.address):
         workers = training_workers(task, config.workers, config.max_workers)
         pretrain_on_ray(task, workers=workers, on_epoch=on_epoch)
 
@@ -54,7 +88,7 @@ def _train(task: TrainingTask, config: PretrainConfig, on_epoch: Callable[[Epoch
 def _training_request(
     network: NetworkSettings, data: DataSettings, settings: TrainingSettings, seed: int
 ) -> dict[str, Any]:
-    """Return what decides the outcome; what is wrong with it is told here, not by every worker."""
+    """Return what decides the outcome; what is wrong with it is found here, not by every worker."""
     start = load_network(network.model_copy(update={"weights": network.weights or "random"}), seed=seed)
     # Pictures are listed, and not read.
     listed = data.model_copy(update={"stream": True}) if data.data in PICTURE_SETS else data
@@ -87,6 +121,6 @@ def _absolute(settings: Part, *names: str) -> Part:
 def _check_gpus(config: PretrainConfig) -> None:
     if config.gpus not in (0, 1):
         raise SettingsError(f"{config.gpus:g} GPUs for a training worker, which takes one", where="gpus",
-                            right="give 1, and as many workers as there are to be GPUs, or 0")  # fmt: skip
+                            right="give 1, and as many workers as GPUs, or 0")  # fmt: skip
     if config.local and config.gpus and not torch.cuda.is_available():
         raise SettingsError("this machine has no GPU", where="gpus", right="give --gpus 0 to train on CPUs")
