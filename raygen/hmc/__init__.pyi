@@ -3,9 +3,7 @@ from .chains import Trace as Trace
 from .chains import draw as draw
 from .chains import potential as potential
 from .diagnostics import Diagnostics as Diagnostics
-from .diagnostics import EssCurve as EssCurve
 from .diagnostics import diagnose as diagnose
-from .diagnostics import ess_curve as ess_curve
 from .export import ARVIZ_DIMS as ARVIZ_DIMS
 from .export import Groups as Groups
 from .export import to_arviz as to_arviz
@@ -25,13 +23,13 @@ from .saving import to_tensors as to_tensors
 from .saving import under as under
 from .saving import within as within
 from .settings import HmcSettings as HmcSettings
+from .settings import check_superchains as check_superchains
 from .state import ChainState as ChainState
 from .state import Parameters as Parameters
 from .state import ScoreFunction as ScoreFunction
 from .state import StepInfo as StepInfo
 from .streams import Noise as Noise
 from .streams import Streams as Streams
-from .streams import check_superchains as check_superchains
 from .warmup import TiltRule as TiltRule
 from .warmup import WarmUp as WarmUp
 from .warmup import WarmUpState as WarmUpState

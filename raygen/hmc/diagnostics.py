@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raygen.hmc.chains import Trace
-from raygen.hmc.streams import check_superchains
+from raygen.hmc.settings import check_superchains
 
 Array = NDArray[np.float64]
 
@@ -46,24 +46,6 @@ class Diagnostics:
         return self.r_hat <= r_hat and self.r_hat_projections <= r_hat and self.ess_bulk >= ess
 
 
-@dataclass(frozen=True)
-class EssCurve:
-    """What a node's gradients have bought, by gradients spent.
-
-    Attributes:
-        gradients: spent by all chains of the node together so far, shape (points,).
-        ess: effective sample size of the score's bulk in the draws made so far, shape (points,).
-    """
-
-    gradients: Array
-    ess: Array
-
-    @property
-    def per_thousand(self) -> Array:
-        """Effective sample size for 1,000 gradients, shape (points,)."""
-        return 1000 * self.ess / self.gradients
-
-
 def diagnose(trace: Trace, chains: int, superchains: int | None = None) -> tuple[Diagnostics, ...]:
     """Return the diagnostics of each node.
 
@@ -95,25 +77,6 @@ def diagnose(trace: Trace, chains: int, superchains: int | None = None) -> tuple
             r_hat_nested=math.nan if groups is None else _statistic("rhat_nested", score[node], superchain_ids=groups),
         )
         for node in range(score.shape[0])
-    )
-
-
-def ess_curve(trace: Trace, chains: int, *, steps: int, warm_up: int = 0, points: int = 8) -> tuple[EssCurve, ...]:
-    """Return the effective sample size of each node's score by gradients spent.
-
-    Args:
-        trace: of all chains, those of a node side by side.
-        chains: of each node.
-        steps: gradients of a trajectory.
-        warm_up: trajectories before the trace, which are counted as spent.
-        points: of the curve, at even distances; the last one is the whole trace.
-    """
-    score = _by_node(trace.score.double().cpu().numpy(), chains)
-    lengths = np.unique([math.ceil(score.shape[2] * point / points) for point in range(1, points + 1)])
-    gradients = (warm_up + lengths) * float(steps * chains)
-    return tuple(
-        EssCurve(gradients, np.array([_statistic("ess", node[:, :length], method="bulk") for length in lengths]))
-        for node in score
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from raygen.errors import SettingsError
+from raygen.hmc.settings import check_superchains
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,6 @@ class Streams:
         generator = torch.Generator(device=self.device)
         rows = [draw(generator.manual_seed(_seed(key, purpose, iteration))) for key in self.keys]
         return torch.cat(rows) if len(rows) > 1 else rows[0]
-
-
-def check_superchains(superchains: int, chains: int) -> int:
-    """Return ``superchains``; raise SettingsError where ``chains`` do not make that many groups of one size."""
-    if not 2 <= superchains <= chains or chains % superchains:
-        raise SettingsError(f"superchains = {superchains} for {chains} chains", where="superchains",
-                            right=f"give a divisor of {chains} of at least 2")  # fmt: skip
-    return superchains
 
 
 def _seed(key: str, purpose: str, iteration: int) -> int:

@@ -1,18 +1,78 @@
-"""What a user may decide about the sampling of nodes."""
+"""What a user may decide about the sampling of nodes, and the paper's own settings by name. Needs no torch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from raygen.errors import SettingsError
 from raygen.hmc import HmcSettings, check_superchains
-from raygen.sampling.presets import PRESETS, Preset
+from raygen.settings import Settings
 from raygen.tilting import TiltingSettings
 
+Preset = Literal["paper-lenet", "paper-alexnet-classes", "paper-alexnet-nodes"]
 
-class SamplingSettings(TiltingSettings, HmcSettings):
+_PAPER: Mapping[str, Any] = MappingProxyType(
+    {
+        "kernel": "leapfrog",
+        "trajectory": "steps",
+        "jitter": 0.0,
+        "warm_up": 0,
+        "anneal": 0.0,
+        "reference": "white",
+        "sigma": 10.0,
+        "tilt": 1.0,
+        "draws": 1,
+    }
+)
+
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        # Section 5.1 of the paper: 300 iterations of 100 steps of 1e-4 at particle mass 1e-4, in image coordinates;
+        # a step in whitened coordinates is one in image coordinates over sigma.
+        "paper-lenet": {**_PAPER, "steps": 100, "step_size": 1e-4 / 10, "mass": 1e-4, "thin": 300},
+        # Section 5.2: 50 steps of 3e-6 at mass 1e-5; 500 iterations for classes, 100 for nodes of convolutions.
+        "paper-alexnet-classes": {**_PAPER, "steps": 50, "step_size": 3e-6 / 10, "mass": 1e-5, "thin": 500},
+        "paper-alexnet-nodes": {**_PAPER, "steps": 50, "step_size": 3e-6 / 10, "mass": 1e-5, "thin": 100},
+    }
+)
+"""The paper's published settings. Of the AlexNet it does not say sigma; 10 is LeNet's."""
+
+
+class ChainSettings(Settings):
+    """How many draws of how many chains, and when a node has converged."""
+
+    chains: int = Field(8, ge=1, le=4096, description="chains of each node")
+    superchains: int | None = Field(
+        None, ge=2, le=4096,
+        description="groups of a node's chains that share a start; then nested R-hat says what has converged",
+    )  # fmt: skip
+    draws: int = Field(8, ge=1, le=100_000, description="samples kept of each chain")
+    thin: int = Field(10, ge=1, le=100_000, description="trajectories from one kept sample to the next")
+    budget: int | None = Field(
+        None, ge=1, le=10_000_000,
+        description="stop each node once it has converged, or after so many trajectories past warm-up",
+    )  # fmt: skip
+    r_hat: float = Field(1.05, gt=1, description="largest R-hat, or nested R-hat, of a node that counts as converged")
+    ess: float = Field(
+        50, gt=0, description="least effective sample size of the score for a node to count as converged"
+    )
+
+    @property
+    def iterations(self) -> int:
+        """Trajectories after warm-up; where there is a budget, those until it is first asked what has converged."""
+        return self.draws * self.thin
+
+    @property
+    def longest(self) -> int:
+        """Trajectories after warm-up at most."""
+        return self.budget or self.iterations
+
+
+class SamplingSettings(TiltingSettings, ChainSettings, HmcSettings):
     """Everything that decides the samples of a given network's nodes."""
 
     preset: Preset | None = Field(None, description="settings of the paper, where no others are given")
@@ -26,6 +86,11 @@ class SamplingSettings(TiltingSettings, HmcSettings):
     log_z_rungs: int | None = Field(
         None, ge=1, le=100_000, description="tilts on the way to log Z; default as many as lose 1 % of the chains each"
     )
+
+    @property
+    def gradients(self) -> int:
+        """Gradients of one chain, all told, at most: shorter trajectories take fewer."""
+        return (self.warm_up + self.longest) * self.kernel_steps
 
     @model_validator(mode="before")
     @classmethod

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from raygen.errors import ScoreError
-from raygen.tilting.references import Reference
+from raygen.tilting.references.base import Reference
 
 _DECAY = 3
 """Polynomial decay of the running mean (Shamir & Zhang 2013): it looks back on the last quarter or so of its

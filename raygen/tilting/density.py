@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from raygen.errors import ScoreError
-from raygen.tilting.references import Reference
+from raygen.tilting.references.base import Reference
 
 Score = Callable[[Tensor], Tensor]
 """A batch of scores: images (N, C, H, W) to (N,), differentiable, row by row."""

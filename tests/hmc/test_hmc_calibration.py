@@ -50,7 +50,7 @@ def test_the_truth_ranks_uniformly_among_posterior_draws(kernel):
     truth = prior.start((2,))
     observed = signal(truth) + NOISE * prior.noise(0, (2,)).momentum[:, 0]
     score = Likelihood(observed)
-    settings = HmcSettings(kernel=kernel, warm_up=60, anneal=0.0, draws=draws, thin=12 if kernel == "langevin" else 4)
+    settings, thin = HmcSettings(kernel=kernel, warm_up=60, anneal=0.0), 12 if kernel == "langevin" else 4
     made, plan = settings.make_kernel(), settings.make_warm_up()
     streams = Streams(("posterior",), simulations, dtype=torch.float64)
     state = made.init(score, streams.start((2,)))
@@ -59,10 +59,10 @@ def test_the_truth_ranks_uniformly_among_posterior_draws(kernel):
     ranks = torch.zeros(simulations, 3, dtype=torch.int64)
 
     def on_step(count, state, info):
-        if count % settings.thin == 0:
+        if count % thin == 0:
             ranks.add_((ranked(state.position) < ranked(truth)).long())
 
-    draw(made, score, state, parameters, streams, first=60, iterations=settings.iterations, on_step=on_step)
+    draw(made, score, state, parameters, streams, first=60, iterations=draws * thin, on_step=on_step)
     for axis in range(3):
         counts = torch.bincount(ranks[:, axis], minlength=draws + 1).double()
         expected = simulations / (draws + 1)
@@ -77,15 +77,15 @@ def test_all_kernels_agree_on_a_node_of_a_real_network():
     score = WhitenedScore(NodeScores(cut, torch.full((chains,), 7)), WhiteNoise(cut.input_shape, 2.0))
     found = {}
     for kernel in KERNELS:
-        settings = HmcSettings(kernel=kernel, steps=4, warm_up=80, draws=1, thin=160 if kernel == "langevin" else 60)
+        settings = HmcSettings(kernel=kernel, steps=4, warm_up=80)
         made, plan = settings.make_kernel(), settings.make_warm_up()
         streams = Streams((f"agree {kernel}",), chains)
         start = made.init(score, streams.start(cut.input_shape))
         state, parameters = warm_up(
             plan, made, score, streams, begin(plan, made, start, FixedTilt(torch.tensor([2.0])))
         )
-        _, trace = draw(made, score, state, parameters, streams, first=80, iterations=settings.iterations,
-                        on_step=lambda count, state, info: None)  # fmt: skip
+        _, trace = draw(made, score, state, parameters, streams, first=80,
+                        iterations=160 if kernel == "langevin" else 60, on_step=lambda *_: None)  # fmt: skip
         means = trace.score.mean(0).double()  # of each chain: chains are independent
         found[kernel] = float(means.mean()), float(means.std()) / chains**0.5
     (rotation, error), *others = found.values()

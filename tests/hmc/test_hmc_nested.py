@@ -2,13 +2,12 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from hmc_targets import linear, parameters, quadratic, streams
 
 from raygen.errors import SettingsError
-from raygen.hmc import Kernel, Trace, diagnose, draw, ess_curve
+from raygen.hmc import Kernel, Trace, diagnose, draw
 
 
 def normal(*shape, seed=0):
@@ -89,32 +88,6 @@ def test_superchains_that_still_remember_their_starts_are_seen():
 
 
 # ---- effective sample size by gradients
-
-
-def test_independent_draws_buy_one_sample_for_each_trajectory():
-    curve, other = ess_curve(trace(normal(800, 8)), 4, steps=5, points=4)
-    assert curve.gradients.tolist() == [200 * 5 * 4, 400 * 5 * 4, 600 * 5 * 4, 800 * 5 * 4]
-    np.testing.assert_allclose(curve.ess, [800, 1600, 2400, 3200], rtol=0.15)
-    np.testing.assert_allclose(curve.per_thousand, 200, rtol=0.15)
-    assert not np.array_equal(curve.ess, other.ess)
-
-
-def test_warm_up_is_paid_for_and_weighs_less_as_draws_go_on():
-    (paid,) = ess_curve(trace(normal(400, 4)), 4, steps=3, warm_up=400, points=4)
-    (free,) = ess_curve(trace(normal(400, 4)), 4, steps=3, points=4)
-    np.testing.assert_array_equal(paid.ess, free.ess)
-    np.testing.assert_allclose(paid.per_thousand / free.per_thousand, [1 / 5, 1 / 3, 3 / 7, 1 / 2])
-
-
-def test_the_last_point_is_the_whole_trace():
-    record = trace(normal(37, 4))
-    (curve,) = ess_curve(record, 4, steps=1, points=5)
-    assert curve.ess[-1] == diagnose(record, 4)[0].ess_bulk and curve.gradients[-1] == 37 * 4
-
-
-def test_too_few_draws_have_no_effective_size():
-    (curve,) = ess_curve(trace(normal(6, 4)), 4, steps=1, points=100)
-    assert len(curve.ess) == 6 and np.isnan(curve.ess[:3]).all() and np.isfinite(curve.ess[3:]).all()
 
 
 def test_the_trace_keeps_the_potential_of_each_state():

@@ -247,20 +247,17 @@ def test_a_finished_warm_up_makes_no_further_step():
 
 
 def test_langevin_is_one_leapfrog_step():
-    settings = HmcSettings(kernel="langevin", steps=8, warm_up=10, draws=3, thin=4)
+    settings = HmcSettings(kernel="langevin", steps=8)
     assert settings.make_kernel() == Kernel("leapfrog", 1)
-    assert settings.gradients == 22 == settings.warm_up + settings.iterations
+    assert settings.kernel_steps == 1
 
 
-def test_settings_name_the_gradients_that_a_chain_costs():
-    settings, target = (
-        HmcSettings(steps=3, trajectory="steps", warm_up=5, draws=2, thin=2),
-        quadratic(torch.eye(3, dtype=torch.float64)),
-    )
+def test_settings_name_the_gradients_that_a_trajectory_costs():
+    settings, target = HmcSettings(steps=3, trajectory="steps", warm_up=5), quadratic(torch.eye(3, dtype=torch.float64))
     kernel, noise = settings.make_kernel(), streams(2, "0")
     chains = kernel.init(target, noise.start((3,)))
     target.both = 0
     plan = settings.make_warm_up()
     state, found = warm_up(plan, kernel, target, noise, begin(plan, kernel, chains, still(1)))
-    draw(kernel, target, state, found, noise, first=5, iterations=settings.iterations, on_step=lambda *_: None)
-    assert target.both == settings.gradients == 27
+    draw(kernel, target, state, found, noise, first=5, iterations=4, on_step=lambda *_: None)
+    assert target.both == (5 + 4) * settings.kernel_steps == 27

@@ -11,7 +11,7 @@ from raygen.errors import SettingsError
 from raygen.networks import wrap_network
 from raygen.sampling import make_reference
 from raygen.tilting import Fitted, FittedSpectrum, PowerLaw, TiltingSettings
-from raygen.tilting.references.frequencies import cycles, full_plane
+from raygen.tilting.references.power_law import cycles, full_plane
 
 PICTURES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "imagenet-sample"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

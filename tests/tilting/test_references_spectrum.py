@@ -7,7 +7,7 @@ import torch
 
 from raygen.errors import ScoreError
 from raygen.tilting import Fitted, FittedSpectrum, PowerLaw, WhiteNoise
-from raygen.tilting.references.frequencies import angles, cycles, full_plane
+from raygen.tilting.references.power_law import angles, cycles, full_plane
 
 
 def seeded(seed=0):

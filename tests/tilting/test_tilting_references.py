@@ -7,7 +7,7 @@ import torch
 
 from raygen.errors import ScoreError
 from raygen.tilting import Fitted, PowerLaw, WhiteNoise
-from raygen.tilting.references import PHOTOGRAPH_COLOURS
+from raygen.tilting.references.power_law import PHOTOGRAPH_COLOURS
 
 
 def known_gaussian(size, seed=3):

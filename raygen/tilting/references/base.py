@@ -1,12 +1,14 @@
-"""What every reference distribution is: a Gaussian by an exact whitening map."""
+"""What every reference distribution is, a Gaussian by an exact whitening map; and the simplest, white noise."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from raygen.errors import ScoreError
 
@@ -64,6 +66,40 @@ class Reference(ABC):
         """Return this reference with its tensors on ``device``."""
         del device
         return self
+
+
+@dataclass(frozen=True)
+class WhiteNoise(Reference):
+    """N(0, sigma^2 I): the paper's reference (its section 3.4, with sigma 10 for LeNet)."""
+
+    shape: tuple[int, int, int]
+    sigma: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_above_zero("sigma", self.sigma)
+
+    @override
+    def linear(self, z: Tensor) -> Tensor:
+        return self.sigma * z
+
+    @override
+    def image(self, z: Tensor) -> Tensor:
+        return self.sigma * z
+
+    @override
+    def whiten(self, x: Tensor) -> Tensor:
+        return x / self.sigma
+
+    @property
+    @override
+    def log_volume(self) -> float:
+        return self.dimension * math.log(self.sigma)
+
+    @property
+    @override
+    def power(self) -> float:
+        return self.dimension * self.sigma**2
 
 
 def check_shape(shape: tuple[int, ...]) -> None:

@@ -16,11 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from raygen.errors import ScoreError, StoreError
-from raygen.tilting.references.base import Reference
+from raygen.tilting.references.base import Reference, WhiteNoise
 from raygen.tilting.references.fitted import Fitted
 from raygen.tilting.references.power_law import PowerLaw
 from raygen.tilting.references.spectrum import FittedSpectrum
-from raygen.tilting.references.white import WhiteNoise
 
 _FORMAT = "raygen-reference-1"
 _KINDS: Mapping[str, type[Any]] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""Noise with the second-order statistics of photographs."""
+"""Noise with the second-order statistics of photographs, and the frequencies of a discrete Fourier transform."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ from typing_extensions import override
 
 from raygen.errors import ScoreError
 from raygen.tilting.references.base import Reference, check_above_zero, check_shape
-from raygen.tilting.references.frequencies import cycles, full_plane
+from raygen.tilting.settings import PHOTOGRAPH_EXPONENT
 
 PHOTOGRAPH_COLOURS = ((1.0, 0.888, 0.768), (0.888, 1.0, 0.904), (0.768, 0.904, 1.0))
 """Correlation of red, green and blue over the pixels of 1,000 photographs, one of each ImageNet class."""
-
-PHOTOGRAPH_EXPONENT = 1.2
-"""Exponent of their amplitude spectrum from 1 to 100 cycles an image (1.21; 1.18 to 1.29 in parts of that range)."""
 
 
 @dataclass(frozen=True)
@@ -123,3 +120,39 @@ def _is_correlation(matrix: Tensor) -> bool:
         and torch.equal(matrix.diagonal(), ones)
         and bool((torch.linalg.eigvalsh(matrix) > 0).all())
     )
+
+
+def cycles(height: int, width: int) -> Tensor:
+    """Return the frequency of each Fourier coefficient in cycles an image (of the longer side), shape (H, W)."""
+    longer = max(height, width)
+    rows = torch.fft.fftfreq(height, dtype=torch.float64) * longer
+    columns = torch.fft.fftfreq(width, dtype=torch.float64) * longer
+    distance: Tensor = (rows[:, None].square() + columns[None, :].square()).sqrt()
+    return distance
+
+
+def angles(height: int, width: int) -> Tensor:
+    """Return the direction of each Fourier coefficient's wave in radians, shape (H, W); 0 is along the rows."""
+    rows = torch.fft.fftfreq(height, dtype=torch.float64)
+    columns = torch.fft.fftfreq(width, dtype=torch.float64)
+    return torch.atan2(rows[:, None].expand(height, width), columns.expand(height, width))
+
+
+def full_plane(half: Tensor, width: int) -> Tensor:
+    """Return an even function of the frequency at all of them, from the half plane of ``rfft2``.
+
+    Args:
+        half: shape (..., H, W // 2 + 1).
+        width: W.
+
+    Returns:
+        Shape (..., H, W), in the order of ``fft2``.
+    """
+    # Column W - k is column k with the rows' frequencies of the other sign: row 0 stays, the others change places.
+    rest = half[..., 1 : (width + 1) // 2].flip((-2, -1)).roll(1, -2)
+    return torch.cat([half, rest], dim=-1)
+
+
+def opposite(plane: Tensor) -> Tensor:
+    """Return the values at the opposite frequencies, (..., H, W) in the order of ``fft2``."""
+    return plane.flip((-2, -1)).roll((1, 1), (-2, -1))

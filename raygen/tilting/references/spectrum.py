@@ -11,8 +11,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from raygen.tilting.references.base import Reference, check_above_zero, check_images
-from raygen.tilting.references.frequencies import angles, cycles, full_plane, opposite
-from raygen.tilting.references.power_law import PHOTOGRAPH_EXPONENT
+from raygen.tilting.references.power_law import angles, cycles, full_plane, opposite
+from raygen.tilting.settings import PHOTOGRAPH_EXPONENT
 
 _BATCH = 32
 """Images transformed at once: 40 MB at 224 pixels."""
