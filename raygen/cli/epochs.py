@@ -116,7 +116,7 @@ def show_trained(display: Display, folder: TrainingFolder) -> None:
                 f"test {name}: error {100 * error:.2f} %, negative log-likelihood {likelihood:.4f} nats, "
                 f"calibration error {100 * calibration:.2f} %"
             )
-    place = folder.location.text.rstrip("/")
+    place = folder.location.title
     if folder.location.exists(CURVES):
         display.say(f"curves: {place}/{CURVES}")
     if folder.location.names(EVENTS):

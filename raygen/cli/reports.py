@@ -48,7 +48,7 @@ def show_samples(display: Display, sampled: Sampled) -> None:
         if made.dead:
             display.say(f"sample: {made.dead} of these nodes are constant or dead; they are marked, and not sampled")
         display.say(totals_table(report.layers))
-    display.say(f"run: {sampled.run.location.text}")
+    display.say(f"run: {sampled.run.location.title}")
 
 
 def show_gallery(display: Display, summary: GallerySummary) -> None:

@@ -120,7 +120,7 @@ def show_plan(display: Display, report: PlanReport, *, actors: int, threads: int
     display.say(f"measured: a second or two for each layer on this machine ({report.device}{cores})")
     if report.has_log_z:
         display.say("log Z is not in the figures: what it costs shows only on the way")
-    display.say(f"plan: {report.run.location.text}")
+    display.say(f"plan: {report.run.location.title}")
 
 
 def plan_table(costs: Iterable[LayerCost]) -> str:

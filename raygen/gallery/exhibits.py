@@ -99,5 +99,5 @@ def read_unit(run: Run, unit: Unit, planned: int) -> list[Exhibit]:
 
 
 def _torn(run: Run, unit: Unit, why: str) -> StoreError:
-    return StoreError(f"{unit.path} holds no samples that can be shown ({why})", where=run.location.text,
+    return StoreError(f"{unit.path} holds no samples that can be shown ({why})", where=run.location.title,
                       right="remove that file and run the same command again")  # fmt: skip

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import pyarrow as pa
-from pyarrow import fs
-
 from raygen.errors import StoreError
+from raygen.storage.backends import Backend, Entry, LocalBackend
 from raygen.storage.retry import WAITS, persist
+from raygen.storage.stored_file import StoredFile
 
 Result = TypeVar("Result")
-
-_PUT_IS_ATOMIC = {"s3", "gcs", "abfs"}
-"""Object stores show an object only once its upload is complete; elsewhere a rename does it."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +21,14 @@ class Location:
     """A folder. Storage that fails for a moment is tried again.
 
     Attributes:
-        text: what the user wrote, for messages.
-        filesystem: that it is on.
+        text: what the user wrote; a URI may hold secrets, so messages take ``title``.
+        backend: the storage that it is on.
         root: its path there.
         waits: seconds before each further try.
     """
 
     text: str
-    filesystem: fs.FileSystem
+    backend: Backend
     root: str
     waits: tuple[float, ...] = WAITS
 
@@ -48,25 +42,30 @@ class Location:
             StoreError: if the URI's scheme is unknown or its storage cannot be reached.
         """
         if "://" not in text:
-            return cls(text, fs.LocalFileSystem(), str(Path(text).expanduser().absolute()))
-        try:
-            filesystem, root = fs.FileSystem.from_uri(text)
-        except (pa.ArrowInvalid, pa.ArrowException, OSError, ValueError) as error:
-            raise StoreError(
-                f"no storage behind this address ({error})",
-                where=text,
-                right="give a path or a URI that pyarrow.fs knows (file://, s3://, gs://, abfs://, hdfs://)",
-            ) from None
-        return cls(text, filesystem, root.rstrip("/"))
+            return cls(text, LocalBackend(), str(Path(text).expanduser().absolute()))
+        from raygen.storage.arrow import backend_of  # noqa: PLC0415  (a local path needs no pyarrow)
+
+        backend, root = backend_of(text, title_of(text))
+        return cls(text, backend, root.rstrip("/"))
+
+    @property
+    def title(self) -> str:
+        """What the user wrote, for messages: without user, password and options of a URI."""
+        return title_of(self.text)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.root.rsplit("/", 1)[-1]
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a path that this machine's own system knows: a disk, or what is mounted."""
-        return isinstance(self.filesystem, fs.LocalFileSystem)
+        """Whether ``root`` is a path that this machine's own system knows: on a disk, or in what is mounted."""
+        return self.backend.is_local
 
     def within(self, *parts: str) -> Location:
         """Return the folder ``parts`` below this one."""
-        return Location(below(self.text, *parts), self.filesystem, self._path("/".join(parts)), self.waits)
+        return Location(below(self.text, *parts), self.backend, self._path("/".join(parts)), self.waits)
 
     def exists(self, name: str) -> bool:
         """Whether there is a file or folder of this name.
@@ -74,8 +73,7 @@ class Location:
         Raises:
             StoreError: if the storage does not answer.
         """
-        info = self._try(f"{name} cannot be looked for", lambda: self.filesystem.get_file_info(self._path(name)))
-        return bool(info.type != fs.FileType.NotFound)
+        return self._try(f"{name} cannot be looked for", lambda: self.backend.exists(self._path(name)))
 
     def names(self, folder: str = "", *, recursive: bool = False) -> list[str]:
         """Return the sorted names of the files below ``folder``, relative to it; none if it does not exist.
@@ -83,20 +81,26 @@ class Location:
         Raises:
             StoreError: if the storage does not answer.
         """
-        base = self._path(folder)
-        selector = fs.FileSelector(base, allow_not_found=True, recursive=recursive)
-        found = self._try("the folder cannot be listed", lambda: self.filesystem.get_file_info(selector))
-        return sorted(info.path[len(base) :].lstrip("/") for info in found if info.type == fs.FileType.File)
+        return [entry.name for entry in self.entries(folder, recursive=recursive) if entry.kind == "file"]
 
-    def entries(self) -> list[str]:
-        """Return the sorted names of the files and folders directly in this folder.
+    def entries(
+        self, folder: str = "", *, recursive: bool = False, hidden: bool = True, absent: bool = True
+    ) -> list[Entry]:
+        """Return what ``folder`` holds, sorted by name; nothing if it does not exist.
+
+        Args:
+            folder: below this one.
+            recursive: whether to list its folders, too.
+            hidden: whether to list names that begin with a dot, and what lies below them.
+            absent: whether the folder may be absent.
 
         Raises:
-            StoreError: if it is no folder, or cannot be listed.
+            StoreError: if it is no folder, is absent and may not be, or cannot be listed.
         """
-        selector = fs.FileSelector(self.root, allow_not_found=True)
-        found = self._try("the folder cannot be listed", lambda: self.filesystem.get_file_info(selector))
-        return sorted(info.base_name for info in found)
+        path = self._path(folder)
+        found = self._try("the folder cannot be listed",
+                          lambda: self.backend.entries(path, recursive=recursive, absent=absent))  # fmt: skip
+        return sorted(entry for entry in found if hidden or not _is_hidden(entry.name))
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes.
@@ -106,10 +110,19 @@ class Location:
         """
 
         def attempt() -> bytes:
-            with self.filesystem.open_input_file(self._path(name)) as stream:
+            with self.backend.open(self._path(name)) as stream:
                 return bytes(stream.read())
 
         return self._try(f"{name} cannot be read", attempt, right="give the folder of a raygen run")
+
+    def open(self, name: str) -> StoredFile:
+        """Open a file to be read in parts.
+
+        Raises:
+            StoreError: if it is not there or cannot be read.
+        """
+        path = self._path(name)
+        return StoredFile(lambda: self.backend.open(path), lambda read: self._try(f"{name} cannot be read", read))
 
     def write(self, name: str, data: bytes, *, lasting: bool = True) -> None:
         """Write a file whole: a reader sees the old file or the new one, never a part.
@@ -122,7 +135,7 @@ class Location:
         Raises:
             StoreError: if the storage refuses; nothing that was there is lost.
         """
-        self._try(f"{name} cannot be written", lambda: self._write(self._path(name), data, lasting=lasting),
+        self._try(f"{name} cannot be written", lambda: self.backend.write(self._path(name), data, lasting=lasting),
                   right="give a folder that can be written, with room left")  # fmt: skip
 
     def remove(self, name: str) -> None:
@@ -135,36 +148,16 @@ class Location:
         def attempt() -> None:
             # Somebody else may have removed it since it was looked for.
             with contextlib.suppress(FileNotFoundError):
-                self.filesystem.delete_file(self._path(name))
+                self.backend.remove(self._path(name))
 
         if self.exists(name):
             self._try(f"{name} cannot be removed", attempt, right="give a folder that can be written")
-
-    def _write(self, target: str, data: bytes, *, lasting: bool) -> None:
-        if self.filesystem.type_name in _PUT_IS_ATOMIC:
-            with self.filesystem.open_output_stream(target) as stream:
-                stream.write(data)
-            return
-        path = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
-        try:
-            self.filesystem.create_dir(target.rsplit("/", 1)[0], recursive=True)
-            with self.filesystem.open_output_stream(path) as stream:
-                stream.write(data)
-            if lasting and self.is_local:
-                # A rename may reach the disk before what was written: a loss of power would leave an empty file.
-                _flush(path)
-            self.filesystem.move(path, target)
-        except BaseException:
-            # A scrap takes room, and would make the folder look like someone else's.
-            with contextlib.suppress(OSError):
-                self.filesystem.delete_file(path)
-            raise
 
     def _try(self, what: str, attempt: Callable[[], Result], right: str = "give a folder that can be read") -> Result:
         try:
             return persist(attempt, self.waits)
         except OSError as error:
-            raise StoreError(f"{what} ({error})", where=self.text, right=right) from None
+            raise StoreError(f"{what} ({error})", where=self.title, right=right) from None
 
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
@@ -176,9 +169,14 @@ def below(text: str, *parts: str) -> str:
     return "/".join((path.rstrip("/"), *parts)) + mark + options
 
 
-def _flush(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def title_of(text: str) -> str:
+    """Return a path or URI for messages: what may be secret, the user and the options of a URI, is left out."""
+    if "://" not in text:
+        return text.rstrip("/") or text
+    scheme, _, rest = text.partition("?")[0].partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}".rstrip("/")
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))

@@ -134,7 +134,7 @@ class Lock:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.since))
         return StoreError(
             f"another raygen works in it, {holder}, since {since}",
-            where=self._location.text,
+            where=self._location.title,
             right=f"let it finish or end it; if it is dead, wait {self._pace.stale:g} s or remove {LOCK}",
         )
 
@@ -151,8 +151,11 @@ class Lock:
             found = read_holder(self._location) if self._location.exists(LOCK) else None
             if found is None or found.key != self._me.key:
                 who = f"to {found}" if found is not None else f"since {LOCK} was removed"
-                self._lost = StoreError(f"this process has lost the folder {who}, and stops", where=self._location.text,
-                                        right="see raygen status; what was committed is kept")  # fmt: skip
+                self._lost = StoreError(
+                    f"this process has lost the folder {who}, and stops",
+                    where=self._location.title,
+                    right="see raygen status; what was committed is kept",
+                )
                 return
             renewed = replace(self._me, renewed=time.time())
             self._location.write(LOCK, renewed.write(), lasting=False)
@@ -189,7 +192,7 @@ def _alone(location: Location) -> Iterator[None]:
     descriptor = -1
     # Where the folder cannot be made, writing into it says so; some network file systems know no locks.
     with contextlib.suppress(OSError):
-        location.filesystem.create_dir(location.root, recursive=True)
+        Path(location.root).mkdir(parents=True, exist_ok=True)
         descriptor = os.open(location.root, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:

@@ -55,9 +55,10 @@ def refuse_strangers(location: Location, name: str, guests: Collection[str] = ()
         return
     # A process killed while it wrote the request leaves a scrap of it, and is to be begun again.
     own = {*guests, LOCK}
-    strangers = [entry for entry in location.entries() if entry not in own and not _is_scrap(entry, name)]
+    names = (entry.name for entry in location.entries())
+    strangers = [entry for entry in names if entry not in own and not _is_scrap(entry, name)]
     if strangers:
-        raise StoreError(f"the folder holds {strangers[0]}, but no {name}", where=location.text,
+        raise StoreError(f"the folder holds {strangers[0]}, but no {name}", where=location.title,
                          right="give an empty or a new folder")  # fmt: skip
 
 
@@ -68,16 +69,16 @@ def read_request(location: Location, name: str) -> dict[str, Any]:
         StoreError: if it is missing, damaged, or of a version of the schema that this raygen does not read.
     """
     if not location.exists(name):
-        raise StoreError(f"there is no {name}", where=location.text, right="give a folder that raygen wrote")
+        raise StoreError(f"there is no {name}", where=location.title, right="give a folder that raygen wrote")
     try:
         document = json.loads(location.read(name))
     except ValueError:
         document = None
     if not isinstance(document, dict) or not isinstance(document.get("request"), dict):
-        raise StoreError(f"{name} is damaged", where=location.text, right="restore it, or begin anew elsewhere")
+        raise StoreError(f"{name} is damaged", where=location.title, right="restore it, or begin anew elsewhere")
     if (found := document.get("schema")) not in VERSIONS:
         raise StoreError(f"{name} is of schema version {found}, and this raygen reads {VERSIONS[0]} to {VERSIONS[-1]}",
-                         where=location.text, right="use the raygen that wrote it")  # fmt: skip
+                         where=location.title, right="use the raygen that wrote it")  # fmt: skip
     return document
 
 
@@ -90,7 +91,7 @@ def _refuse_difference(location: Location, found: Mapping[str, Any], asked: Mapp
     if difference is not None:
         name, old, new = difference
         raise StoreError(f"it holds another run: there {name} is {json.dumps(old)}, now {json.dumps(new)}",
-                         where=location.text, right="ask for the same again, or give another folder")  # fmt: skip
+                         where=location.title, right="ask for the same again, or give another folder")  # fmt: skip
 
 
 def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

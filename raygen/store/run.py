@@ -89,7 +89,7 @@ class Run:
         Raises:
             StoreError: if it is missing or torn.
         """
-        return Plan(self.location.read(PLAN_FILE), self.location.text)
+        return Plan(self.location.read(PLAN_FILE), self.location.title)
 
     def units(self) -> tuple[Unit, ...]:
         """Return the plan at once.
@@ -128,7 +128,7 @@ class Run:
         try:
             return read_samples(data)
         except ValueError as error:
-            raise StoreError(f"{unit.path} is torn: it {error}", where=self.location.text,
+            raise StoreError(f"{unit.path} is torn: it {error}", where=self.location.title,
                              right="remove that file and run the same command again") from None  # fmt: skip
 
     def _refuse_unfinished(self, version: int) -> None:
@@ -140,7 +140,7 @@ class Run:
         if not self.location.exists(PLAN_FILE) or not all(self.done_in(self.plan)):
             raise StoreError(
                 f"this unfinished run is of schema version {version}; this raygen writes version {SCHEMA_VERSION}",
-                where=self.location.text,
+                where=self.location.title,
                 right="give a new folder, or finish it with the raygen that began it; gallery, status, verify read it",
             )
 

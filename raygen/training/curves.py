@@ -129,7 +129,7 @@ def _try(what: str, location: Location, history: Sequence[EpochReport], write: C
         write()
     except Exception as error:  # whatever it is, training goes on without its pictures
         done = history[-1].epoch
-        _log.warning("%s: the %s of epoch %d are not written (%r)", location.text, what, done, error)
+        _log.warning("%s: the %s of epoch %d are not written (%r)", location.title, what, done, error)
 
 
 def _is_due(history: Sequence[EpochReport]) -> bool:

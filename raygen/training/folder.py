@@ -89,7 +89,7 @@ class TrainingFolder:
             StoreError: if it does not: the folder is on another machine's disk.
         """
         if not self.location.exists(_REQUEST):
-            raise StoreError("a worker on another machine does not see this folder", where=self.location.text,
+            raise StoreError("a worker on another machine does not see this folder", where=self.location.title,
                              right="give a URI, or a path that all machines share")  # fmt: skip
 
     @property
@@ -114,7 +114,7 @@ class TrainingFolder:
         """
         state = self._state(_state_name(epoch))
         if state is None:
-            raise StoreError(f"the state after epoch {epoch} cannot be read", where=self.location.text,
+            raise StoreError(f"the state after epoch {epoch} cannot be read", where=self.location.title,
                              right="run the same command again")  # fmt: skip
         return state
 
@@ -192,12 +192,15 @@ def final_evaluation(folder: TrainingFolder) -> Evaluation | None:
     """Return the evaluation of the trained network on the test images, None where there is no such network yet.
 
     It is read from the head of the network's file, so that no weights come over the wire.
+
+    Raises:
+        StoreError: if the storage does not answer.
     """
-    location = folder.location
-    name = folder.network.rpartition("/")[2]
+    if not folder.finished:
+        return None
+    with folder.location.open(NETWORK) as stream:
+        head = stream.read(int.from_bytes(stream.read(8), "little"))
     try:
-        with location.filesystem.open_input_file(f"{location.root}/{name}") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        return Evaluation(**json.loads(header["__metadata__"][KEY])["test"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return Evaluation(**json.loads(json.loads(head)["__metadata__"][KEY])["test"])
+    except (ValueError, KeyError, TypeError):
         return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import fs
 
 from raygen.errors import StoreError
 from raygen.storage import Location
@@ -54,8 +55,8 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     options = f"endpoint_override={server}&scheme=http&region=us-east-1"
-    top = Location.of(f"s3://raygen-test?{options}&allow_bucket_creation=true")
-    top.filesystem.create_dir("raygen-test")
+    top, _ = fs.FileSystem.from_uri(f"s3://raygen-test?{options}&allow_bucket_creation=true")
+    top.create_dir("raygen-test")
     return lambda folder: f"s3://raygen-test/{folder}?{options}"
 
 

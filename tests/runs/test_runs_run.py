@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -110,12 +111,12 @@ def test_the_order_of_the_units_decides_nothing(tmp_path, undisturbed):
 
 def test_a_finished_run_is_not_sampled_again(undisturbed):
     run, _ = undisturbed
-    stamps = {unit.path: run.location.filesystem.get_file_info(f"{run.location.root}/{unit.path}").mtime_ns
+    stamps = {unit.path: Path(run.location.root, unit.path).stat().st_mtime_ns
               for unit in run.units()}  # fmt: skip
     report = sample_here(run, sampler(), ignore)
     assert (report.before, report.layers, report.fraction) == (5, {}, 1.0)
     for path, stamp in stamps.items():
-        assert run.location.filesystem.get_file_info(f"{run.location.root}/{path}").mtime_ns == stamp
+        assert Path(run.location.root, path).stat().st_mtime_ns == stamp
 
 
 def test_progress_never_falls_and_ends_at_the_whole(tmp_path):

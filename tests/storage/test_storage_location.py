@@ -1,5 +1,6 @@
 """A location: local paths and URIs, and writes that are whole or not there."""
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from pyarrow import fs
 
 from raygen.errors import StoreError
-from raygen.storage import Location
+from raygen.storage import ArrowBackend, LocalBackend, Location, title_of
 
 _WRITE_WITH_LITTLE_ROOM = """
 import resource, signal, sys
@@ -138,14 +139,14 @@ def test_running_out_of_room_keeps_the_old_file_and_leaves_no_scrap(tmp_path):
 @pytest.mark.parametrize("fails_at", ["create_dir", "open", "write", "move"])
 def test_a_storage_that_fails_midway_keeps_the_old_file(tmp_path, fails_at):
     (tmp_path / "a.bin").write_bytes(b"old")
-    place = Location("breaking://run", fs.PyFileSystem(Breaking(fails_at)), str(tmp_path), waits=(0.0,))
+    place = Location("breaking://run", ArrowBackend(fs.PyFileSystem(Breaking(fails_at))), str(tmp_path), waits=(0.0,))
     with pytest.raises(StoreError, match=r"breaking://run: a.bin cannot be written"):
         place.write("a.bin", bytes(range(200)))
     assert files(tmp_path) == {"a.bin": b"old"}
 
 
 def test_the_handler_of_these_tests_writes_where_nothing_fails(tmp_path):
-    place = Location("breaking://run", fs.PyFileSystem(Breaking("never")), str(tmp_path))
+    place = Location("breaking://run", ArrowBackend(fs.PyFileSystem(Breaking("never"))), str(tmp_path))
     place.write("a.bin", b"new")
     assert files(tmp_path) == {"a.bin": b"new"}
 
@@ -171,3 +172,99 @@ def test_a_place_that_is_not_there_is_empty(tmp_path):
     assert place.names(recursive=True) == place.entries() == []
     assert not place.exists("run.json")
     place.remove("run.json")
+
+
+_WORKS_WITHOUT_PYARROW = """
+import sys
+from raygen.storage import Location
+location = Location.of(sys.argv[1])
+location.write("a/b", b"whole")
+with location.open("a/b") as stream:
+    assert (stream.seek(2), stream.read()) == (2, b"ole")
+assert [location.read("a/b"), location.names("a"), location.exists("a"), location.entries()[0].is_folder] == [
+    b"whole", ["b"], True, True]
+location.remove("a/b")
+sys.exit(" ".join(name for name in sys.modules if name.split(".")[0] in ("pyarrow", "torch", "ray", "numpy")))
+"""
+
+
+def test_a_local_folder_is_read_and_written_without_pyarrow(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-c", _WORKS_WITHOUT_PYARROW, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert (ended.stderr, ended.returncode) == ("\n", 1), "sys.exit of an empty text says nothing, and is 1"
+
+
+def fill(folder: Path) -> None:
+    (folder / "a" / ".hidden").mkdir(parents=True)
+    (folder / "a" / "b").write_bytes(b"x")
+    (folder / "a" / ".hidden" / "c").write_bytes(b"x")
+    (folder / "z").write_bytes(b"x")
+    (folder / "link").symlink_to(folder / "a")
+    (folder / "broken").symlink_to(folder / "nothing")
+
+
+def test_a_local_folder_lists_what_pyarrow_lists(tmp_path):
+    fill(tmp_path)
+    ours, theirs = (
+        Location("x", backend, str(tmp_path)) for backend in (LocalBackend(), ArrowBackend(fs.LocalFileSystem()))
+    )
+    for recursive in (False, True):
+        assert ours.names(recursive=recursive) == theirs.names(recursive=recursive)
+        assert ours.entries(recursive=recursive) == theirs.entries(recursive=recursive)
+    for name in ("", "a", "z", "broken", "z/below", "nothing"):
+        assert ours.exists(name) == theirs.exists(name)
+    for folder in ("nothing", "z/below"):
+        assert ours.entries(folder) == theirs.entries(folder) == []
+        for location in (ours, theirs):
+            with pytest.raises(StoreError, match="cannot be listed"):
+                location.entries(folder, absent=False)
+    assert [entry.name for entry in ours.entries(recursive=True, hidden=False)] == [
+        "a", "a/b", "link", "link/b", "z"]  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", [LocalBackend(), ArrowBackend(fs.LocalFileSystem())])
+def test_a_file_is_read_in_parts_from_any_position(tmp_path, backend):
+    (tmp_path / "a").write_bytes(bytes(range(100)))
+    with Location("x", backend, str(tmp_path)).open("a") as stream:
+        assert stream.read(3) == b"\0\1\2"
+        assert stream.read(1) == b"\3"
+        assert (stream.seek(-2, 2), stream.read(9), stream.read(9)) == (98, b"cd"[:0] + bytes([98, 99]), b"")
+        assert (stream.seek(5), stream.seek(5, 1), stream.tell()) == (5, 10, 10)
+        buffer = bytearray(4)
+        assert (stream.readinto(buffer), bytes(buffer)) == (4, bytes(range(10, 14)))
+        assert stream.read() == bytes(range(14, 100))
+
+
+@pytest.mark.parametrize("text", ["{}", "file://{}"])
+def test_a_location_crosses_a_process_boundary(tmp_path, text):
+    location = Location.of(text.format(tmp_path))
+    again = pickle.loads(pickle.dumps(location))
+    assert again == location
+    again.write("a", b"x")
+    assert location.read("a") == b"x"
+
+
+@pytest.mark.parametrize(("text", "shown"), [
+    ("run/", "run"),
+    ("/", "/"),
+    ("a?b=c", "a?b=c"),
+    ("s3://KEY:SECRET@bucket/run", "s3://bucket/run"),
+    ("s3://bucket/run/?secret_key=SECRET&region=x", "s3://bucket/run"),
+    ("s3://KEY:SEC@RET@bucket?access_key=KEY", "s3://bucket"),
+])  # fmt: skip
+def test_messages_show_no_secret_of_an_address(text, shown):
+    assert title_of(text) == shown
+
+
+@pytest.mark.parametrize("text", [
+    "ftp://KEY:SECRET@host/run",
+    "s3://KEY:SECRET@bucket/run?region=x&nonsense=SECRET",
+    "s3://KEY:SECRET@bu cket/run",
+    "s3://bucket/run?endpoint_override=127.0.0.1:9&secret_key=SECRET",
+])  # fmt: skip
+def test_an_address_that_is_refused_shows_no_secret(text):
+    with pytest.raises(StoreError) as caught:
+        Location.of(text)
+    assert "SECRET" not in str(caught.value)
+    assert "KEY:" not in str(caught.value)

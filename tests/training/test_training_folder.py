@@ -15,7 +15,7 @@ from pyarrow import fs
 from raygen.data import DataSettings
 from raygen.errors import StoreError
 from raygen.networks import NetworkSettings, load_network
-from raygen.storage import Location
+from raygen.storage import ArrowBackend, Location
 from raygen.training import EpochReport, TrainingFolder, TrainingSettings, TrainingTask, run_task
 
 SETTINGS = TrainingSettings(epochs=3, generative_epochs=2, batch_size=32)
@@ -130,7 +130,7 @@ class FailingDisk(LocalFileSystem):
 def test_storage_that_does_not_answer_sends_no_run_back(undisturbed: Path, tmp_path: Path) -> None:
     root = tmp_path / "run"
     shutil.copytree(undisturbed, root)
-    disk = fs.PyFileSystem(fs.FSSpecHandler(FailingDisk()))
+    disk = ArrowBackend(fs.PyFileSystem(fs.FSSpecHandler(FailingDisk())))
     folder = TrainingFolder(Location(str(root), disk, str(root)))
     with pytest.raises(StoreError, match=r"epoch-00003.pt cannot be read .*Input/output error"):
         folder.newest_state()

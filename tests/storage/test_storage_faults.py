@@ -10,7 +10,7 @@ import pytest
 from pyarrow import fs
 
 from raygen.errors import StoreError
-from raygen.storage import Location, below
+from raygen.storage import ArrowBackend, LocalBackend, Location, below
 from raygen.storage.retry import is_transient, persist
 
 
@@ -85,7 +85,7 @@ class _File:
 
 
 def place_of(moody: Moody, root: Path, waits: tuple[float, ...] = (0.0, 0.0, 0.0)) -> Location:
-    return Location("moody://run", fs.PyFileSystem(moody), str(root), waits)
+    return Location("moody://run", ArrowBackend(fs.PyFileSystem(moody)), str(root), waits)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -164,7 +164,7 @@ def test_it_is_tried_once_more_than_it_waits():
 
 
 def test_a_file_that_is_not_there_is_not_waited_for(tmp_path):
-    place = Location(str(tmp_path), fs.LocalFileSystem(), str(tmp_path), (1000.0,))
+    place = Location(str(tmp_path), LocalBackend(), str(tmp_path), (1000.0,))
     with pytest.raises(StoreError, match="cannot be read"):
         place.read("absent")
 
@@ -198,7 +198,7 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_is_told_at_once_and_goes_on_once_there_is_room(small_disk):
-    place = Location(str(small_disk), fs.LocalFileSystem(), str(small_disk), (1000.0,))
+    place = Location(str(small_disk), LocalBackend(), str(small_disk), (1000.0,))
     place.write("kept", bytes(40_000))
     with pytest.raises(StoreError, match=r"more cannot be written .*No space left.*; give a folder .* with room left"):
         place.write("more", bytes(40_000))

@@ -1,0 +1,138 @@
+"""What a location asks of the storage that it lies on, and the disk that answers without any library."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple, Protocol
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+Kind = Literal["file", "folder", "other"]
+
+
+class Entry(NamedTuple):
+    """What a folder holds under one name.
+
+    Attributes:
+        name: relative to the folder that was listed.
+        kind: "other" is a socket and the like; a link is what it leads to, and one that leads nowhere is left out.
+    """
+
+    name: str
+    kind: Kind
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder, or a link to one."""
+        return self.kind == "folder"
+
+
+class Backend(Protocol):
+    """Storage, asked once: every method raises OSError where it fails, and whoever calls it tries again."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its paths are those of this machine's own system."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file or folder."""
+
+    def entries(self, path: str, *, recursive: bool, absent: bool) -> list[Entry]:
+        """Return what a folder holds, in any order; nothing where there is none, if it may be absent."""
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file to be read from any position."""
+
+    def write(self, path: str, data: bytes, *, lasting: bool) -> None:
+        """Write a file whole, and its folder where there is none; see ``Location.write``."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file; FileNotFoundError where there is none."""
+
+
+def temporary(path: str) -> str:
+    """Return the name under which a file is written before it gets its own."""
+    return f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+
+
+@dataclass(frozen=True)
+class LocalBackend:
+    """The files of this machine's own system: a disk, or what is mounted; see ``Backend``."""
+
+    @property
+    def is_local(self) -> bool:
+        """Yes."""
+        return True
+
+    def exists(self, path: str) -> bool:
+        """Ask the system."""
+        try:
+            Path(path).stat()
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return False
+            raise
+        return True
+
+    def entries(self, path: str, *, recursive: bool, absent: bool) -> list[Entry]:
+        """List a folder; links are followed."""
+        if absent and not self.exists(path):
+            return []
+        return list(_entries(path, "", recursive=recursive))
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file."""
+        return Path(path).open("rb")
+
+    def write(self, path: str, data: bytes, *, lasting: bool) -> None:
+        """Write under a temporary name, then rename."""
+        target, unfinished = Path(path), Path(temporary(path))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                if lasting:
+                    # A rename may reach the disk before what was written: a loss of power would leave an empty file.
+                    os.fsync(stream.fileno())
+            unfinished.replace(target)
+        except BaseException:
+            # A scrap takes room, and would make the folder look like someone else's.
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+            raise
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+        Path(path).unlink()
+
+
+def _entries(folder: str, prefix: str, *, recursive: bool) -> Iterator[Entry]:
+    with os.scandir(folder) as found:
+        for entry in found:
+            name = prefix + entry.name
+            if entry.is_file():
+                yield Entry(name, "file")
+            elif entry.is_dir():
+                yield Entry(name, "folder")
+                if recursive:
+                    # Somebody else may have removed it since.
+                    with contextlib.suppress(FileNotFoundError):
+                        yield from _entries(entry.path, f"{name}/", recursive=True)
+            elif not _leads_nowhere(entry):
+                yield Entry(name, "other")
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    try:
+        entry.stat()
+    except OSError as error:
+        return error.errno in _ABSENT
+    return False
