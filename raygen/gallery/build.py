@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 from raygen.errors import StoreError
 from raygen.gallery.addresses import layer_folders
@@ -45,9 +46,9 @@ def build_gallery(run: Run) -> GallerySummary:
     Raises:
         StoreError: if the run's plan cannot be read, or the gallery cannot be written.
     """
-    done = run.done()
-    units_of: dict[str, list[Unit]] = {}
-    for unit in run.units():
+    plan, units_of = run.plan, dict[str, list[Unit]]()
+    done = {unit.name for unit in compress(plan, run.done(plan))}
+    for unit in plan:
         units_of.setdefault(unit.layer, []).append(unit)
     folders = layer_folders(units_of)
     site = Site.begin(run.location.within("gallery"), run.request)

@@ -135,7 +135,7 @@ def estimate_cost(
             on_layer(name)
         own = settings_of(settings, profile, count.first.layer)
         layers.append(_cost(name, count, own, meter.measure(count.first, own)))
-    return PlanReport(run, tuple(layers), sum(run.done_in(plan)), device.type, torch.get_num_threads(),
+    return PlanReport(run, tuple(layers), sum(run.done(plan)), device.type, torch.get_num_threads(),
                       settings.log_z, settings.budget is not None)  # fmt: skip
 
 

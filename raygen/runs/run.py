@@ -131,7 +131,7 @@ def sample_here(
 ) -> FarmReport:
     """Sample, in this process and without Ray, what a run still lacks; units that cannot be sampled are set aside."""
     plan = run.plan
-    done = run.done_in(plan)
+    done = run.done(plan)
     before = done.count(1)
     start = time.monotonic()
     layers: dict[str, Totals] = {}

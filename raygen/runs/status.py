@@ -108,7 +108,7 @@ def read_status(run: Run) -> RunStatus:
     age = time.time() - float(told["at"]) if isinstance(told.get("at"), int | float) else None
     return RunStatus(
         units=len(plan),
-        done=sum(run.done_in(plan)),
+        done=sum(run.done(plan)),
         alive=is_held(run.location),
         holder=read_holder(run.location),
         told=told,

@@ -269,7 +269,7 @@ def _sample_here(config: SampleConfig, run: Run, request: Request, status: Statu
 
 def _farm(config: SampleConfig, run: Run, request: Request, on_progress: Callable[[FarmReport], None]) -> FarmReport:
     units = run.plan
-    done = run.done_in(units)
+    done = run.done(units)
     if all(done):
         return FarmReport(len(units), len(units), {}, (), 0, {}, 0.0)
     from raygen.cluster import Farm, pool_size, sampling_kind, session  # noqa: PLC0415  (only here Ray is needed)

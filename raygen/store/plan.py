@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 from raygen.errors import StoreError
 from raygen.store.schema import PLAN
 
-_GROUP = 1000
+_GROUP_ROWS = 1000
 """Units of a row group, which are read together."""
 
-_KEPT = 8
-"""Row groups that are kept decoded."""
+_CACHED_GROUPS = 8
+"""Row groups whose decoded tables are cached."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Unit:
 
     @property
     def path(self) -> str:
-        """Where its samples lie, relative to the run."""
+        """The file of its samples, relative to the run's folder."""
         return f"samples/{self.layer}/{self.name}.parquet"
 
 
@@ -50,7 +50,7 @@ def write_plan(units: Iterable[Unit]) -> bytes:
     """Return the bytes of ``plan.parquet``; the units may be made as they are asked for."""
     sink, waiting = io.BytesIO(), iter(units)
     with pq.ParquetWriter(sink, PLAN, compression="zstd") as writer:
-        while group := list(islice(waiting, _GROUP)):
+        while group := list(islice(waiting, _GROUP_ROWS)):
             columns = {
                 "unit": [unit.name for unit in group],
                 "layer": [unit.layer for unit in group],
@@ -62,7 +62,7 @@ def write_plan(units: Iterable[Unit]) -> bytes:
 
 
 class Plan(Sequence[Unit]):
-    """The units in ``plan.parquet``, in its order: decoded some at a time, as they are asked for.
+    """The units in ``plan.parquet``, in its order, each found by its index; decoded a row group at a time.
 
     Args:
         data: the file's bytes.
@@ -74,7 +74,7 @@ class Plan(Sequence[Unit]):
 
     def __init__(self, data: bytes, where: str) -> None:
         self._where = where
-        with self._whole():
+        with self._torn_is_named():
             self._file = pq.ParquetFile(io.BytesIO(data))
         groups = range(self._file.metadata.num_row_groups)
         self._starts: list[int] = [0, *accumulate(self._file.metadata.row_group(group).num_rows for group in groups)]
@@ -88,33 +88,33 @@ class Plan(Sequence[Unit]):
             yield from map(_unit, self._decode(group).to_pylist())
 
     @overload
-    def __getitem__(self, place: int) -> Unit: ...
+    def __getitem__(self, index: int) -> Unit: ...
     @overload
-    def __getitem__(self, place: slice) -> Sequence[Unit]: ...
-    def __getitem__(self, place: int | slice) -> Unit | Sequence[Unit]:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-        number = place + len(self) if place < 0 else place
-        if not 0 <= number < len(self):
-            raise IndexError(place)
+    def __getitem__(self, index: slice) -> Sequence[Unit]: ...
+    def __getitem__(self, index: int | slice) -> Unit | Sequence[Unit]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        row = index + len(self) if index < 0 else index
+        if not 0 <= row < len(self):
+            raise IndexError(index)
         # A group without rows would have the same start as the next.
-        group = bisect_right(self._starts, number) - 1
-        return _unit(self._read(group).slice(number - self._starts[group], 1).to_pylist()[0])
+        group = bisect_right(self._starts, row) - 1
+        return _unit(self._read(group).slice(row - self._starts[group], 1).to_pylist()[0])
 
     def _read(self, group: int) -> pa.Table:
         if group not in self._groups:
             self._groups[group] = self._decode(group)
-            if len(self._groups) > _KEPT:
+            if len(self._groups) > _CACHED_GROUPS:
                 self._groups.popitem(last=False)
         self._groups.move_to_end(group)
         return self._groups[group]
 
     def _decode(self, group: int) -> pa.Table:
-        with self._whole():
+        with self._torn_is_named():
             return self._file.read_row_group(group).select(PLAN.names)
 
     @contextmanager
-    def _whole(self) -> Iterator[None]:
+    def _torn_is_named(self) -> Iterator[None]:
         try:
             yield
         except (pa.ArrowException, OSError, KeyError) as error:

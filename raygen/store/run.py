@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import pyarrow as pa
@@ -30,22 +31,22 @@ class Run:
     location: Location
 
     @classmethod
-    def open(cls, place: str) -> Run:
-        """Return the run at ``place``, to be read.
+    def open(cls, folder: str) -> Run:
+        """Return the run in ``folder`` (path or URI), to be read.
 
         Raises:
-            StoreError: if there is no run, or one of another version of the schema.
+            StoreError: if there is no run, or one of a version of the schema that this raygen does not read.
         """
-        run = cls(Location.of(place))
+        run = cls(Location.of(folder))
         read_request(run.location, _REQUEST)
         return run
 
     @classmethod
-    def begin(cls, place: str, request: Mapping[str, Any], units: Iterable[Unit], *, about: Mapping[str, str]) -> Run:
-        """Begin the run at ``place``, or take it up again where it was begun with the same request.
+    def begin(cls, folder: str, request: Mapping[str, Any], units: Iterable[Unit], *, about: Mapping[str, str]) -> Run:
+        """Begin a run in ``folder``, or continue the one that was begun there with the same request.
 
         Args:
-            place: path or URI of the folder.
+            folder: path or URI.
             request: everything that decides the samples: plain values.
             units: the plan.
             about: what is worth knowing but decides nothing (versions); not compared.
@@ -54,7 +55,7 @@ class Run:
             StoreError: if another run, or something that is no run, is there, or it cannot be written; also if it is
                 an unfinished run of an older version of the schema: its files would have two kinds of columns.
         """
-        run = cls(Location.of(place))
+        run = cls(Location.of(folder))
         version = claim(run.location, _REQUEST, request, about=about, guests=_GUESTS)
         if version != SCHEMA_VERSION:
             run._refuse_unfinished(version)
@@ -63,19 +64,19 @@ class Run:
         return run
 
     @staticmethod
-    def is_begun(place: str) -> bool:
-        """Whether a run has been begun at ``place``.
+    def is_begun(folder: str) -> bool:
+        """Whether a run has been begun in ``folder``.
 
         Raises:
             StoreError: if the storage does not answer.
         """
-        location = Location.of(place)
+        location = Location.of(folder)
         return location.exists(_REQUEST) and location.exists(PLAN_FILE)
 
     @staticmethod
-    def lock(place: str, pace: Pace | None = None) -> Lock:
-        """Return the lock of the run that is, or will be, at ``place``: whoever samples holds it."""
-        return Lock(Location.of(place), _REQUEST, guests=_GUESTS, pace=pace)
+    def lock(folder: str, pace: Pace | None = None) -> Lock:
+        """Return the lock of the run that is, or will be, in ``folder``: whoever samples holds it."""
+        return Lock(Location.of(folder), _REQUEST, guests=_GUESTS, pace=pace)
 
     @property
     def request(self) -> dict[str, Any]:
@@ -84,28 +85,19 @@ class Run:
 
     @property
     def plan(self) -> Plan:
-        """The plan, whose units are made as they are asked for.
+        """The plan, read anew each time; its units are decoded as they are asked for.
 
         Raises:
             StoreError: if it is missing or torn.
         """
         return Plan(self.location.read(PLAN_FILE), self.location.title)
 
-    def units(self) -> tuple[Unit, ...]:
-        """Return the plan at once.
+    def done(self, plan: Sequence[Unit]) -> bytearray:
+        """Return 1 for each unit of the plan that is committed, else 0: ``compress(plan, run.done(plan))`` is these.
 
         Raises:
-            StoreError: if it is missing or torn.
+            StoreError: if the storage does not answer.
         """
-        return tuple(self.plan)
-
-    def done(self) -> set[str]:
-        """Return the names of the units that are committed."""
-        plan = self.plan
-        return {unit.name for unit, done in zip(plan, self.done_in(plan), strict=True) if done}
-
-    def done_in(self, plan: Plan) -> bytearray:
-        """Return 1 for each unit of the plan that is committed, else 0."""
         files = {f"samples/{name}" for name in self.location.names("samples", recursive=True)}
         return bytearray(unit.path in files for unit in plan) if files else bytearray(len(plan))
 
@@ -137,7 +129,7 @@ class Run:
         Raises:
             StoreError: if any is not.
         """
-        if not self.location.exists(PLAN_FILE) or not all(self.done_in(self.plan)):
+        if not self.location.exists(PLAN_FILE) or not all(self.done(self.plan)):
             raise StoreError(
                 f"this unfinished run is of schema version {version}; this raygen writes version {SCHEMA_VERSION}",
                 where=self.location.title,
@@ -146,10 +138,8 @@ class Run:
 
     def layers(self) -> Iterator[tuple[str, pa.Table]]:
         """Yield each layer's name with the samples of its committed units, in the plan's order."""
-        done = self.done()
-        by_layer: dict[str, list[Unit]] = {}
-        for unit in self.units():
-            if unit.name in done:
-                by_layer.setdefault(unit.layer, []).append(unit)
+        plan, by_layer = self.plan, dict[str, list[Unit]]()
+        for unit in compress(plan, self.done(plan)):
+            by_layer.setdefault(unit.layer, []).append(unit)
         for layer, units in by_layer.items():
             yield layer, pa.concat_tables([self.samples(unit) for unit in units])

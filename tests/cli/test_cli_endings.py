@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from committed import committed
 from waiting import wait_until
 
 from raygen.store import Run
@@ -32,11 +33,11 @@ def test_a_command_stopped_by_ctrl_c_says_so_in_one_line_and_goes_on_when_run_ag
     command, status, said = start_and_stop(signal.SIGINT, launcher, place)
     assert (status, said) == (130, STOPPED)
     run = Run.open(str(place))
-    kept = {unit: (place / "samples/conv1" / f"{unit}.parquet").read_bytes() for unit in run.done()}
+    kept = {unit: (place / "samples/conv1" / f"{unit}.parquet").read_bytes() for unit in committed(run)}
     assert 0 < len(kept) < 5
     done = launcher.run(sys.executable, "-m", "raygen", *command)
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(run.done()) == 5
+    assert len(committed(run)) == 5
     assert {unit: (place / "samples/conv1" / f"{unit}.parquet").read_bytes() for unit in kept} == kept
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from committed import committed
 
 from raygen.store import Run
 
@@ -24,7 +25,7 @@ LONG = ("--chains", "2", "--draws", "1000", "--thin", "100000", "--warm-up", "2"
 def samples(place: str | Path) -> dict[str, str]:
     run = Run.open(str(place))
     # As text a NaN is itself.
-    return {unit.name: str(run.samples(unit).to_pylist()) for unit in run.units()}
+    return {unit.name: str(run.samples(unit).to_pylist()) for unit in run.plan}
 
 
 def until(happened: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
@@ -39,7 +40,7 @@ def test_torn_files_are_found_removed_and_made_again_bit_for_bit(call: Call) -> 
     assert call(*SAMPLE).status == 0
     before = samples("run")
     assert call("verify", "run").status == 0
-    units = Run.open("run").units()
+    units = Run.open("run").plan
     first, second, third, fourth = (Path("run", unit.path) for unit in units)
     first.write_bytes(first.read_bytes()[: first.stat().st_size // 2])
     second.write_bytes(b"")
@@ -76,7 +77,7 @@ def test_a_run_that_is_done_says_so_and_an_unfinished_one_who_left_it(call: Call
     said = call("status", "run")
     assert said.status == 0
     assert "done: 4 of 4 units (100 %)" in said.out and "driver: none is needed any more" in said.out
-    Path("run", Run.open("run").units()[0].path).unlink()
+    Path("run", Run.open("run").plan[0].path).unlink()
     said = call("status", "--out", "run")
     assert "done: 3 of 4 units (75 %)" in said.out
     assert "driver: none, last heard of" in said.out
@@ -126,7 +127,7 @@ def test_plan_begins_the_run_and_samples_nothing(call: Call) -> None:
     assert said.status == 0
     assert "on 3 actors" in said.out and "core-hours" in said.out
     run = Run.open("run")
-    assert (len(run.plan), run.done()) == (4, set())
+    assert (len(run.plan), committed(run)) == (4, set())
     assert not Path("run/lock.json").exists()
     lines = [json.loads(line) for line in call(*SAMPLE, "--plan", "--json").out.splitlines()]
     assert [line["layer"] for line in lines] == ["conv1", "all"]
@@ -160,7 +161,7 @@ def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on_once_there_is_room(ca
     assert said.status == 2
     assert len(said.err.splitlines()) == 1
     assert "cannot be written" in said.err and "with room left" in said.err
-    kept = Run.open(str(small_disk / "run")).done()
+    kept = committed(Run.open(str(small_disk / "run")))
     assert 0 < len(kept) < 4
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
     assert f"{len(kept)} of 4 units were there already" in call(*command).out

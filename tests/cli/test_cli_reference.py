@@ -21,7 +21,7 @@ SAMPLE = ("sample", "--weights", "random", "--local", *TINY)
 
 def table(place: str) -> pa.Table:
     run = Run.open(place)
-    return pa.concat_tables([run.samples(unit) for unit in run.units()])
+    return pa.concat_tables([run.samples(unit) for unit in run.plan])
 
 
 def refused(said: Any, pattern: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from committed import committed
 from pyarrow import fs
 
 from raygen.errors import StoreError
@@ -107,8 +108,8 @@ def test_a_run_lives_in_a_bucket(bucket: Callable[[str], str], call: Call) -> No
     assert f"raygen gallery --out '{place}'" in made.out
     assert call(*command, "here").status == 0
     remote, local = Run.open(place), Run.open("here")
-    assert remote.done() == local.done() == {"conv1-00000", "conv1-00001"}
-    for unit in local.units():
+    assert committed(remote) == committed(local) == {"conv1-00000", "conv1-00001"}
+    for unit in local.plan:
         assert rows(remote, unit) == rows(local, unit)
     said = call("status", place, "--json")
     assert json.loads(said.out)["done"] == 2
@@ -119,11 +120,11 @@ def test_a_run_lives_in_a_bucket(bucket: Callable[[str], str], call: Call) -> No
     assert Location.of(place).exists("gallery/index.html")
     assert not Path("s3:").exists()
 
-    torn = remote.units()[0].path
+    torn = remote.plan[0].path
     remote.location.write(torn, remote.location.read(torn)[:-100])
     assert call("verify", place).status == 3
     assert call("verify", place, "--mend").status == 3
     assert "1 of 2 units were there already" in call(*command, place).out
     assert call("verify", place).status == 0
-    for unit in local.units():
+    for unit in local.plan:
         assert rows(remote, unit) == rows(local, unit)

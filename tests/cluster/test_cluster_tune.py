@@ -103,7 +103,7 @@ def test_a_profile_rules_the_layers_that_it_names_and_no_other(lenet_file: Path,
     profile = write_profile(tmp_path, lenet_file, conv1={"contrast": 2.0, "step_size": 0.125})
     stages.sample(sample_config(lenet_file, tmp_path / "run", profile=str(profile)), ignore)
     run = Run.open(str(tmp_path / "run"))
-    steps = {unit.layer: np.unique(run.samples(unit)["step_size"].to_numpy()) for unit in run.units()}
+    steps = {unit.layer: np.unique(run.samples(unit)["step_size"].to_numpy()) for unit in run.plan}
     assert steps["conv1"].tolist() == [0.125]
     assert 0.125 not in steps["conv2"]
     assert run.request["request"]["profile"] == {"conv1": {"contrast": 2.0, "step_size": 0.125}}
@@ -117,7 +117,7 @@ def test_sampling_by_a_profile_is_sampling_with_its_settings(lenet_file: Path, t
     for name, changes in (("profile", {"profile": str(profile)}), ("settings", values)):
         stages.sample(sample_config(lenet_file, tmp_path / name, nodes="conv1:0-1", **changes), ignore)
     first, second = (Run.open(str(tmp_path / name)) for name in ("profile", "settings"))
-    for unit in first.units():
+    for unit in first.plan:
         assert first.samples(unit) == second.samples(unit)
 
 

@@ -140,7 +140,7 @@ def test_tiles_can_be_hidden_and_searched(site, open_page):
 def test_nodes_without_a_number_come_last(make, layer_of, table_of, open_page):
     layer = layer_of("conv1", 4)
     run = make(layer)
-    unit = run.units()[0]
+    unit = run.plan[0]
     table = table_of(layer, unit)
     at = table.schema.get_field_index("r_hat")
     values = [float("nan") if channel == 1 else 1.0 + channel for channel in table["channel"].to_pylist()]

@@ -193,7 +193,7 @@ def test_two_positions_of_a_channel_have_two_pages(make, layer_of):
 def test_numbers_that_are_none_are_dashes_and_null(make, layer_of, table_of):
     layer = layer_of("conv1", 1)
     run = make(layer)
-    unit = run.units()[0]
+    unit = run.plan[0]
     table = table_of(layer, unit)
     at = table.schema.get_field_index("r_hat")
     unknown = pa.array([float("nan")] * table.num_rows, pa.float32())
@@ -229,7 +229,7 @@ def test_a_gallery_is_written_through_a_uri(make, layer_of):
 )
 def test_a_nodes_page_says_why_its_chains_ended(make, layer_of, table_of, converged, stop_reason, said):
     run = make(layer_of("conv2", 1))
-    (unit,) = run.units()
+    (unit,) = run.plan
     rows = table_of(layer_of("conv2", 1), unit).to_pylist()
     ends = {"converged": converged, "stop_reason": stop_reason, "trajectories": stop_reason and 1280}
     run.commit(unit, pa.Table.from_pylist([row | ends for row in rows], schema=SAMPLES))

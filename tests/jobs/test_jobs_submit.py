@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from committed import committed
 
 from raygen.store import Run
 
@@ -94,8 +95,8 @@ def test_a_submitted_pipeline_ends_with_its_gallery(head: Head, tmp_path: Path) 
     assert done.returncode == 0, done.stdout + done.stderr
     assert (place / "gallery" / "index.html").exists()
     run = Run.open(str(place))
-    assert run.done() == {unit.name for unit in run.units()}
-    assert sum(run.samples(unit).num_rows for unit in run.units()) == 5 * 2 * 2
+    assert committed(run) == {unit.name for unit in run.plan}
+    assert sum(run.samples(unit).num_rows for unit in run.plan) == 5 * 2 * 2
 
 
 def test_a_submitted_job_with_bad_input_fails_and_says_why(head: Head, tmp_path: Path) -> None:
@@ -114,4 +115,4 @@ def test_a_command_joins_a_head_on_loopback(head: Head, tmp_path: Path) -> None:
     env = head.env | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": None}
     done = head.launcher.run(sys.executable, "-m", "raygen", *command, "--address", head.cluster, **env)
     assert done.returncode == 0, done.stderr
-    assert len(Run.open(str(tmp_path / "run")).done()) == 2
+    assert len(committed(Run.open(str(tmp_path / "run")))) == 2

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from committed import committed
 
 from raygen.data import ImageSet
 from raygen.errors import StoreError
@@ -43,7 +44,7 @@ def sampler(network=LENET, settings=FEW):
 
 
 def tables(run):
-    return {unit.name: run.samples(unit) for unit in run.units()}
+    return {unit.name: run.samples(unit) for unit in run.plan}
 
 
 def ignore(report):
@@ -59,7 +60,7 @@ def undisturbed(tmp_path_factory):
 
 def test_a_run_holds_the_samples_of_every_node(undisturbed):
     run, report = undisturbed
-    assert run.done() == {unit.name for unit in run.units()} and len(run.units()) == 5
+    assert committed(run) == {unit.name for unit in run.plan} and len(run.plan) == 5
     assert {(table["layer"][0].as_py(), table.num_rows) for table in tables(run).values()} == {
         ("conv1", 8), ("conv1", 4), ("ip2", 8), ("ip2", 4)}  # fmt: skip
     nodes = [node for table in tables(run).values() for node in table["node"].unique().to_pylist()]
@@ -69,11 +70,11 @@ def test_a_run_holds_the_samples_of_every_node(undisturbed):
 
 def test_a_units_report_counts_what_was_written(undisturbed):
     run, _ = undisturbed
-    first = sample_unit(run, sampler(), run.units()[0])
+    first = sample_unit(run, sampler(), run.plan[0])
     assert (first.unit, first.layer, first.samples, first.nodes) == ("conv1-00000", "conv1", 8, 2)
-    rows = run.samples(run.units()[0]).to_pylist()
+    rows = run.samples(run.plan[0]).to_pylist()
     assert first.gradients == sum(row["gradients"] for row in rows if row["draw"] == 0)
-    table = run.samples(run.units()[0])
+    table = run.samples(run.plan[0])
     rates = table.filter([draw == 0 for draw in table["draw"].to_pylist()])["acceptance_rate"].to_pylist()
     assert first.acceptance == pytest.approx(sum(rates) / len(rates))
     assert first.converged == 0
@@ -92,8 +93,8 @@ def test_a_run_stopped_and_started_again_ends_with_the_same_samples(tmp_path, un
     with pytest.raises(StoppedError):
         sample_here(begin(tmp_path / "run"), sampler(), stop)
     run = begin(tmp_path / "run")
-    assert len(run.done()) == 2
-    before = {name: run.location.read(name) for name in ("run.json", "plan.parquet", run.units()[0].path)}
+    assert len(committed(run)) == 2
+    before = {name: run.location.read(name) for name in ("run.json", "plan.parquet", run.plan[0].path)}
     report = sample_here(run, sampler(), ignore)
     assert (report.before, report.made.units, report.done) == (2, 3, 5)
     expected = tables(undisturbed[0])
@@ -103,7 +104,7 @@ def test_a_run_stopped_and_started_again_ends_with_the_same_samples(tmp_path, un
 
 def test_the_order_of_the_units_decides_nothing(tmp_path, undisturbed):
     run, one = begin(tmp_path / "run"), sampler()
-    for unit in reversed(run.units()):
+    for unit in reversed(run.plan):
         sample_unit(run, one, unit)
     expected = tables(undisturbed[0])
     assert all(table.equals(expected[name]) for name, table in tables(run).items())
@@ -112,7 +113,7 @@ def test_the_order_of_the_units_decides_nothing(tmp_path, undisturbed):
 def test_a_finished_run_is_not_sampled_again(undisturbed):
     run, _ = undisturbed
     stamps = {unit.path: Path(run.location.root, unit.path).stat().st_mtime_ns
-              for unit in run.units()}  # fmt: skip
+              for unit in run.plan}  # fmt: skip
     report = sample_here(run, sampler(), ignore)
     assert (report.before, report.layers, report.fraction) == (5, {}, 1.0)
     for path, stamp in stamps.items():
@@ -156,9 +157,8 @@ def test_other_images_of_the_same_name_are_another_run(tmp_path):
 
 
 def test_the_same_request_under_other_versions_is_the_same_run(tmp_path):
-    assert (
-        begin(tmp_path / "run", about={"torch": "1"}).units() == begin(tmp_path / "run", about={"torch": "2"}).units()
-    )
+    first, second = (begin(tmp_path / "run", about={"torch": version}) for version in "12")
+    assert first.plan[:] == second.plan[:]
 
 
 def test_the_request_says_all_that_decides_the_samples(tmp_path):
@@ -188,10 +188,10 @@ def test_a_node_that_cannot_be_sampled_sets_its_unit_aside_with_a_line_and_loses
     report = sample_here(run, sampler(network, settings), ignore)
     (unit,) = report.set_aside
     assert "node ip2:3" in report.set_aside[unit] and "\n" not in report.set_aside[unit]
-    assert run.done() == {each.name for each in run.units()} - {unit}
-    assert all(run.samples(unit).num_rows > 0 for unit in run.units() if unit.name in run.done())
+    assert committed(run) == {each.name for each in run.plan} - {unit}
+    assert all(run.samples(unit).num_rows > 0 for unit in run.plan if unit.name in committed(run))
     names = run.location.names("samples", recursive=True)
-    assert len(names) == len(run.units()) - 1 and not any("tmp" in name for name in names)
+    assert len(names) == len(run.plan) - 1 and not any("tmp" in name for name in names)
 
 
 # ---- reports

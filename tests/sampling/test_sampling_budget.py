@@ -199,7 +199,7 @@ def test_log_z_of_a_line_is_that_of_each_node_alone():
 def test_a_run_says_how_many_converged_and_what_it_cost(tmp_path):
     nodes = [read_node(f"3:{channel}") for channel in (0, 3, 1, 4, 2)]
     run = begin_run(str(tmp_path), NETWORK, nodes, SETTINGS, images=None, about={})
-    (one,) = run.units()
+    (one,) = run.plan
     assert len(one.nodes) == 5  # more than fit a batch
     report = sample_here(run, sampler(), lambda _: None)
     table = run.samples(one)

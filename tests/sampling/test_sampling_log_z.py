@@ -168,7 +168,7 @@ def test_a_units_report_counts_the_gradients_of_log_z(tmp_path):
     settings = changed(chains=4)
     run = begin_run(str(tmp_path), NETWORK, [Node("1", 0), Node("1", 2)], settings, images=None, about={})
     report = sample_here(run, UnitSampler(NETWORK, settings, None, torch.device("cpu")), lambda _: None)
-    (table,) = (run.samples(unit) for unit in run.units())
+    (table,) = (run.samples(unit) for unit in run.plan)
     each = np.array(table["gradients"]) + np.array(table["log_z_gradients"])
     assert report.made.gradients == each[np.array(table["draw"]) == 0].sum() > 8 * 48
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from committed import committed
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -189,7 +190,7 @@ def fractions(run, unit):
 @pytest.mark.usefixtures("hasty")
 def test_another_sampler_goes_on_from_the_folder_and_the_commit_drops_the_state(tmp_path):
     run, whole_run = run_at(tmp_path / "left"), run_at(tmp_path / "whole")
-    unit = run.units()[0]
+    unit = run.plan[0]
     leave(run, unit)
     assert [path.name for path in (tmp_path / "left/state").iterdir()] == [f"{unit.name}.safetensors"]
     # The seventh trajectory was saved, the eighth was made and lost.
@@ -197,13 +198,13 @@ def test_another_sampler_goes_on_from_the_folder_and_the_commit_drops_the_state(
     assert len(fractions(whole_run, unit)) == 12
     assert run.samples(unit).equals(whole_run.samples(unit))
     assert list((tmp_path / "left/state").iterdir()) == []
-    assert run.done() == {unit.name}
+    assert committed(run) == {unit.name}
 
 
 @pytest.mark.usefixtures("hasty")
 def test_a_unit_goes_on_where_saving_is_switched_off(tmp_path):
     run = run_at(tmp_path)
-    unit = run.units()[0]
+    unit = run.plan[0]
     leave(run, unit)
     seen = []
     sample_unit(run, sampler({}), unit, seen.append, save_every=0)
@@ -213,7 +214,7 @@ def test_a_unit_goes_on_where_saving_is_switched_off(tmp_path):
 @pytest.mark.parametrize("save_every", [0, 3600])
 def test_nothing_is_saved_of_short_units_or_where_it_is_switched_off(tmp_path, save_every):
     run = run_at(tmp_path)
-    leave(run, run.units()[0], save_every=save_every)
+    leave(run, run.plan[0], save_every=save_every)
     assert not (tmp_path / "state").exists()
 
 
@@ -230,7 +231,7 @@ def test_nothing_is_saved_of_short_units_or_where_it_is_switched_off(tmp_path, s
 )
 def test_a_torn_state_is_passed_over(tmp_path, tear):
     run = run_at(tmp_path)
-    unit = run.units()[0]
+    unit = run.plan[0]
     leave(run, unit)
     path = tmp_path / run.state(unit).path
     path.write_bytes(tear(path.read_bytes()))
@@ -242,7 +243,7 @@ def test_a_torn_state_is_passed_over(tmp_path, tear):
 @pytest.mark.parametrize(("changes", "nodes"), [({"seed": 4}, ("5:0", "5:3")), ({}, ("5:0", "5:4"))])
 def test_the_state_of_another_run_or_unit_is_passed_over(tmp_path, changes, nodes):
     run, other = run_at(tmp_path / "one", nodes=("5:0", "5:3")), run_at(tmp_path / "other", changes, nodes)
-    unit, theirs = run.units()[0], other.units()[0]
+    unit, theirs = run.plan[0], other.plan[0]
     leave(run, unit)
     target = tmp_path / "other" / other.state(theirs).path
     target.parent.mkdir()
@@ -254,7 +255,7 @@ def test_the_state_of_another_run_or_unit_is_passed_over(tmp_path, changes, node
 @pytest.mark.usefixtures("hasty")
 def test_of_two_copies_of_a_unit_the_slower_leaves_nothing_behind(tmp_path):
     run = run_at(tmp_path)
-    unit = run.units()[0]
+    unit = run.plan[0]
     made = []
 
     def on_progress(progress):
@@ -275,15 +276,15 @@ def test_of_two_copies_of_a_unit_the_slower_leaves_nothing_behind(tmp_path):
 @pytest.mark.usefixtures("hasty")
 def test_storage_that_refuses_the_state_costs_no_sample(tmp_path, caplog):
     run = run_at(tmp_path)
-    unit = run.units()[0]
+    unit = run.plan[0]
     (tmp_path / "state").write_text("a file where the folder should be")
     sample_unit(run, sampler({}), unit, save_every=1e-9)
-    assert run.done() == {unit.name} and "is not saved" in caplog.text
+    assert committed(run) == {unit.name} and "is not saved" in caplog.text
 
 
 def test_saving_takes_a_twentieth_of_the_time_at_most(tmp_path, monkeypatch):
     run = run_at(tmp_path)
-    unit = run.units()[0]
+    unit = run.plan[0]
     clock, saves = [0.0], []
     monkeypatch.setattr("raygen.runs.states.time.monotonic", lambda: clock[0])
 
@@ -332,8 +333,8 @@ def test_a_killed_process_is_gone_on_with_by_the_next_one(tmp_path, launcher, le
         os.kill(pid, signal.SIGKILL)
     process.communicate()
     run = Run.open(str(place))
-    (unit,) = run.units()
-    assert len(versions) == 4 and not run.done()
+    (unit,) = run.plan
+    assert len(versions) == 4 and not committed(run)
     made = int(read_state(run, unit)["batch.cohort.0.spent"].sum())
     assert made > 0
 

@@ -118,7 +118,7 @@ def test_a_reference_of_another_size_is_refused_before_anything_is_written(node,
 
 def test_one_reference_serves_every_node_of_its_size(files, tmp_path):
     nodes = (Node("ip2", 1), Node("conv1", 3, (2, 2)), Node("conv2", 3, (1, 1)))
-    assert len(begin(tmp_path / "run", files / "whole.safetensors", nodes).units()) == 3
+    assert len(begin(tmp_path / "run", files / "whole.safetensors", nodes).plan) == 3
 
 
 def test_noise_may_be_saved_too(tmp_path):

@@ -16,8 +16,7 @@ import pytest
 
 from raygen.errors import StoreError
 from raygen.storage import Location
-from raygen.store import Lock, Pace, is_held, read_holder
-from raygen.store.holder import Holder
+from raygen.store import Holder, Lock, Pace, is_held, read_holder
 
 REQUEST = "run.json"
 QUICK = Pace(renew=0.2, stale=1.5, settle=0.1)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from raygen.errors import StoreError
 from raygen.storage import Location
-from raygen.store import PLAN, Run, Unit
+from raygen.store import Run, Unit
+from raygen.store.schema import PLAN
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30)
 numbers = st.integers(0, 2**31 - 1)
@@ -23,9 +24,9 @@ units = st.builds(
 @settings(deadline=None)  # the disk sets the pace
 @given(st.lists(units, max_size=8))
 def test_the_plan_is_read_as_it_was_begun(tmp_path_factory, plan):
-    place = str(tmp_path_factory.mktemp("run"))
-    Run.begin(place, {}, plan, about={})
-    assert Run.open(place).units() == tuple(plan)
+    folder = str(tmp_path_factory.mktemp("run"))
+    Run.begin(folder, {}, plan, about={})
+    assert list(Run.open(folder).plan) == plan
 
 
 def test_the_file_has_the_promised_columns_and_the_version(tmp_path):
@@ -39,17 +40,17 @@ def plan_of(count):
     return [Unit(f"conv1-{number:05d}", "conv1", (f"conv1:{number}",), 4) for number in range(count)]
 
 
-def test_a_units_place_finds_it_whatever_row_group_it_is_in(tmp_path):
+def test_a_units_index_finds_it_whatever_row_group_it_is_in(tmp_path):
     expected = plan_of(12_345)
     plan = Run.begin(str(tmp_path), {}, expected, about={}).plan
     assert len(plan) == len(expected)
     # There and back again: more row groups than are kept.
-    for place in (0, 999, 1000, 12_344, 5_000, 0, 11_000, -1, -12_345):
-        assert plan[place] == expected[place]
+    for index in (0, 999, 1000, 12_344, 5_000, 0, 11_000, -1, -12_345):
+        assert plan[index] == expected[index]
     assert list(plan[998:1003]) == expected[998:1003] and list(plan[-2:]) == expected[-2:]
-    for place in (12_345, -12_346):
+    for index in (12_345, -12_346):
         with pytest.raises(IndexError):
-            plan[place]
+            plan[index]
 
 
 def test_a_plan_written_in_one_piece_is_read_as_well(tmp_path):
@@ -69,8 +70,8 @@ def test_a_plan_torn_in_the_middle_is_named_where_it_is_read(tmp_path):
         list(plan)
 
 
-def test_the_units_done_are_told_by_place(tmp_path):
+def test_the_units_done_are_found_by_index(tmp_path):
     run = Run.begin(str(tmp_path), {}, plan_of(3), about={})
-    assert run.done_in(run.plan) == bytearray([0, 0, 0])
+    assert run.done(run.plan) == bytearray([0, 0, 0])
     run.location.write(run.plan[1].path, b"")
-    assert run.done_in(run.plan) == bytearray([0, 1, 0])
+    assert run.done(run.plan) == bytearray([0, 1, 0])

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from committed import committed
 
 from raygen.errors import StoreError
 from raygen.store import SAMPLES, Run, Unit
@@ -52,7 +53,7 @@ def test_a_run_begun_again_with_the_same_request_goes_on(tmp_path):
     begin(tmp_path).commit(UNITS[0], samples(UNITS[0]))
     before = (tmp_path / "run.json").read_bytes()
     again = begin(tmp_path, about={"raygen": "0.2.0"})
-    assert again.done() == {"conv1-00000"}
+    assert committed(again) == {"conv1-00000"}
     assert (tmp_path / "run.json").read_bytes() == before
     assert again.request == {
         "schema": 3,
@@ -64,7 +65,7 @@ def test_a_run_begun_again_with_the_same_request_goes_on(tmp_path):
 def test_a_run_whose_plan_was_not_yet_written_is_taken_up(tmp_path):
     begin(tmp_path)
     (tmp_path / "plan.parquet").unlink()
-    assert begin(tmp_path).units() == UNITS
+    assert begin(tmp_path).plan[:] == list(UNITS)
 
 
 @pytest.mark.parametrize(
@@ -94,12 +95,12 @@ def test_a_folder_with_strangers_is_refused_and_left_alone(tmp_path):
 
 def test_the_training_of_its_network_may_lie_in_a_new_run(tmp_path):
     (tmp_path / "pretrain").mkdir()
-    assert begin(tmp_path).units() == UNITS
+    assert begin(tmp_path).plan[:] == list(UNITS)
 
 
 def test_a_begin_that_was_killed_while_it_wrote_can_be_repeated(tmp_path):
     (tmp_path / "run.json.0a1b2c3d.tmp").write_bytes(b'{"schema"')
-    assert begin(tmp_path).units() == UNITS
+    assert begin(tmp_path).plan[:] == list(UNITS)
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
@@ -138,7 +139,7 @@ def test_a_torn_plan_is_named(tmp_path):
     run = begin(tmp_path)
     tear(tmp_path / "plan.parquet")
     with pytest.raises(StoreError, match=r"plan\.parquet"):
-        run.units()
+        _ = run.plan
 
 
 @pytest.mark.parametrize("how", ["half", "empty", "other"])
@@ -189,7 +190,7 @@ def test_an_unfinished_write_is_not_done(tmp_path):
     run = begin(tmp_path)
     (tmp_path / "samples/conv1").mkdir(parents=True)
     (tmp_path / "samples/conv1/conv1-00000.parquet.12345678.tmp").write_bytes(b"half")
-    assert run.done() == set()
+    assert committed(run) == set()
 
 
 @pytest.mark.parametrize("layer", ["left/right", "weiß", "a b", "x@1,2"])
@@ -197,5 +198,5 @@ def test_a_unit_is_done_whatever_its_layer_is_called(tmp_path, layer):
     unit = Unit(f"{layer}-00000", layer, (f"{layer}:0",), 1)
     run = Run.begin(str(tmp_path), {}, [unit], about={})
     run.commit(unit, samples(unit))
-    assert run.done() == {unit.name}
+    assert committed(run) == {unit.name}
     assert [name for name, _ in run.layers()] == [layer]

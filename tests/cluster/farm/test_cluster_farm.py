@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from committed import committed
 
 from raygen import stages
 from raygen.cli import main
@@ -42,7 +43,7 @@ def ignore(_: FarmReport) -> None:
 
 def tables(place: Path) -> dict[str, object]:
     run = Run.open(str(place))
-    return {unit.name: run.samples(unit).to_pydict() for unit in run.units()}
+    return {unit.name: run.samples(unit).to_pydict() for unit in run.plan}
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +174,7 @@ def test_a_unit_that_fails_hopelessly_is_set_aside_and_named_and_the_others_are_
     assert len(said) == 1
     assert re.match(r"raygen: \S+/run: 1 of 6 units were set aside, conv1-00003; conv1-00003: .*score.* nan", said[0])
     run = Run.open(str(place))
-    assert run.done() == {unit.name for unit in run.units()} - {"conv1-00003"}
+    assert committed(run) == {unit.name for unit in run.plan} - {"conv1-00003"}
 
 
 def test_a_complete_run_is_left_alone_and_starts_no_ray(
@@ -194,7 +195,7 @@ def test_a_complete_run_is_left_alone_and_starts_no_ray(
 def test_threads_that_do_not_fit_are_refused_in_one_line(lenet_file: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"^actors: an actor of 64 CPUs and 0 GPUs does not fit .*fewer threads"):
         stages.sample(config_of(lenet_file, tmp_path / "run", threads=64), ignore)
-    assert Run.open(str(tmp_path / "run")).done() == set()
+    assert committed(Run.open(str(tmp_path / "run"))) == set()
 
 
 @pytest.mark.usefixtures("cluster")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from committed import committed
 from waiting import wait_until
 
 from raygen import stages
@@ -34,7 +35,7 @@ def ignore(_: FarmReport) -> None:
 
 def tables(place: Path) -> dict[str, Any]:
     run = Run.open(str(place))
-    return {unit.name: run.samples(unit).to_pydict() for unit in run.units()}
+    return {unit.name: run.samples(unit).to_pydict() for unit in run.plan}
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +153,7 @@ def test_a_unit_that_always_kills_its_process_is_set_aside_after_three_named_and
     assert status == 3, said
     assert "1 of 5 units were set aside, 3-00000; 3-00000: " in said[-1]
     run = Run.open(str(place))
-    assert run.done() == {unit.name for unit in run.units()} - {"3-00000"}
+    assert committed(run) == {unit.name for unit in run.plan} - {"3-00000"}
 
 
 @pytest.mark.usefixtures("wide_cluster")

@@ -31,7 +31,7 @@ def config_of(weights: Path, out: Path, **changes: object) -> SampleConfig:
 
 def tables(place: Path) -> dict[str, Any]:
     run = Run.open(str(place))
-    return {unit.name: run.samples(unit).to_pydict() for unit in run.units()}
+    return {unit.name: run.samples(unit).to_pydict() for unit in run.plan}
 
 
 @pytest.fixture(scope="module")

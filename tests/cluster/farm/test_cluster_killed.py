@@ -50,7 +50,7 @@ def kill_when(process: "subprocess.Popen[str]", happened: Callable[[], bool], en
 
 def tables(place: Path) -> dict[str, Any]:
     run = Run.open(str(place))
-    return {unit.name: run.samples(unit).to_pydict() for unit in run.units()}
+    return {unit.name: run.samples(unit).to_pydict() for unit in run.plan}
 
 
 def check(done: "subprocess.CompletedProcess[str]") -> None:
