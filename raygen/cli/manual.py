@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import sys
 from importlib.resources import files
@@ -11,6 +12,8 @@ from importlib.resources.abc import Traversable
 import click
 
 from raygen.errors import InputError, closest
+
+_COMMENT = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
 
 _WIDTH = 100
 """Columns of a rendered page, at most."""
@@ -41,7 +44,9 @@ def manual_pages() -> dict[str, Traversable]:
 
 
 def show_page(text: str) -> None:
-    """Show Markdown: rendered and in a pager where a person looks on, otherwise as it is written."""
+    """Show Markdown: rendered and in a pager where a person looks on, otherwise as it is written, without comments."""
+    # They say how the tests run an example.
+    text = _COMMENT.sub("", text)
     if not sys.stdout.isatty():
         click.echo(text.rstrip())
         return
