@@ -11,9 +11,9 @@ from .network import hash_weights as hash_weights
 from .network import wrap_network as wrap_network
 from .nodes import Node as Node
 from .nodes import node_label as node_label
+from .nodes import parse_nodes as parse_nodes
 from .nodes import read_node as read_node
 from .nodes import sum_node as sum_node
-from .parsing import parse_nodes as parse_nodes
 from .scores import NodeScores as NodeScores
 from .settings import NetworkSettings as NetworkSettings
 from .settings import Precision as Precision

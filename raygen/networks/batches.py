@@ -9,8 +9,8 @@ import torch
 from raygen.errors import NodeError
 from raygen.networks.graph.cut import Cut, cut_network
 from raygen.networks.network import Network
-from raygen.networks.nodes import Node
 from raygen.networks.scores import NodeScores
+from raygen.nodes import Node
 
 
 def cut_for(network: Network, node: Node, *, crop: bool = True) -> Cut:

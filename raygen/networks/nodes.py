@@ -1,89 +1,68 @@
-"""A node of a network, and how it is written."""
+"""The nodes that a network has: those that a list names, and what its class names call them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 
-from raygen.errors import NodeError
+from raygen.errors import NodeError, closest
 from raygen.networks.graph.layers import Layer
 from raygen.networks.network import Network
-from raygen.networks.terms import Terms, format_terms, label_terms, normal_terms, read_terms
+from raygen.nodes import (
+    TOO_LARGE,
+    Channels,
+    Item,
+    Name,
+    Node,
+    fold,
+    label_terms,
+    quote,
+    read_list,
+    read_node,
+    sum_node,
+    write_name,
+)
 
-_WRITTEN = re.compile(r"(?P<layer>[^\s,:@]+):(?P<channel>\d+|\[[^\]]*\])(?P<ends>(?:@[^@]+)*)")
-_POSITION = re.compile(r"(\d+),(\d+)")
+__all__ = ["Node", "check_position", "node_label", "parse_nodes", "read_node", "sum_node"]
 
-
-@dataclass(frozen=True, order=True, slots=True)
-class Node:
-    """One node of a network: a channel of a layer, or a weighted sum of its channels.
-
-    Written ``layer:channel`` or, for a sum, ``layer:[0.5*12+7]`` or ``layer:[9-950]``, then where on the map, then
-    ``@relu``: ``conv2:7``, ``conv2:7@3,4``, ``conv2:7@mean``, ``features.1:[3-5]@mean@relu``. What ``str`` writes,
-    :func:`read_node` and :func:`parse_nodes` read back as an equal node.
-
-    Attributes:
-        layer: dotted name of the module.
-        channel: from 0; of a sum its first.
-        position: (row, column) on the layer's map; None for the centre, and for layers without a map.
-        mean: whether the mean over the whole map is meant instead; of a map that holds the classes it always is where
-            there is no position, and this stays False.
-        after: of a layer that ends with a ReLU, whether its output is meant instead of its input.
-        terms: channels with their weights, as :func:`sum_node` makes them; empty for a channel alone.
-    """
-
-    layer: str
-    channel: int
-    position: tuple[int, int] | None = None
-    mean: bool = False
-    after: bool = False
-    terms: Terms = ()
-
-    def __str__(self) -> str:
-        return f"{self.layer}:{format_terms(self.terms) if self.terms else self.channel}{self.ending}"
-
-    @property
-    def ending(self) -> str:
-        """Where on the map, and whether after the ReLU: ``@3,4``, ``@mean@relu``; mostly empty.
-
-        Nodes with the same layer and ending may share a batch.
-        """
-        place = "@mean" if self.mean else "" if self.position is None else "@{},{}".format(*self.position)
-        return place + ("@relu" if self.after else "")
+_STARRED = {"conv", "linear"}
+"""Kinds of layers that a name with a star stands for: the others respond to what these do."""
 
 
-def sum_node(
-    layer: str,
-    terms: Iterable[tuple[int, float]],
-    *,
-    position: tuple[int, int] | None = None,
-    mean: bool = False,
-    after: bool = False,
-) -> Node:
-    """Return the node of a weighted sum of channels, in one form however it is written.
+def parse_nodes(text: str, network: Network, layers: Sequence[Layer]) -> tuple[Node, ...]:
+    """Return the nodes that ``text`` lists, in its order, each once.
+
+    Items are separated by commas or spaces::
+
+        layer, layer:*                  all channels of a layer
+        layer:7, layer:3-17             channels, both ends of a range included
+        layer:ostrich, layer:{ostrich}  a class; braces or quotation marks where its name begins with a digit or bracket
+        layer:3,7-9,ostrich             after a comma more channels of the same layer
+        layer:[9-950], layer:[0.5*12+7] a weighted sum of channels, written with a weight for each or without
+        layer:[ostrich - orange]        the same of classes
+        features.*:0-9, *:*             of every convolution and linear layer whose name fits; * stands for any text
+        "my layer: 2":"a, b: c"         names in quotation marks, single or double, hold anything
+
+    each with an optional ``@row,column`` or ``@mean`` (over the map; the centre is meant without), and ``@relu`` (of a
+    layer that ends with a ReLU its output, not its input).
+
+    A number is always a channel. An unquoted name may hold spaces, commas and colons: of the known names, the longest
+    counts. After ``layer:channel`` and a comma, what is the name of a layer is that layer, even where a class bears the
+    same name (``fc:ostrich,conv2``: in quotation marks or braces it is the class); everything else is a channel of
+    ``layer``. After a space alone an item begins with its layer's name. In a class name underscores stand for spaces,
+    and case only tells apart names that are otherwise the same.
 
     Raises:
-        NodeError: if nothing is left of the sum.
+        NodeError: if an item names a layer, channel, class or position that is not there, or there is no item.
     """
-    kept = normal_terms(terms)
-    if not kept:
-        raise NodeError("the weighted sum is 0", where=f"nodes {layer}", right="give channels with weights, as [3-5]")
-    alone = len(kept) == 1 and kept[0][1] == 1
-    return Node(layer, kept[0][0], position, mean, after, () if alone else kept)
-
-
-def read_node(text: str) -> Node:
-    """Return the node that ``str`` wrote; whether a network has it is not looked at.
-
-    Raises:
-        NodeError: if ``text`` is something else.
-    """
-    found = _WRITTEN.fullmatch(text)
-    node = None if found is None else _read(found["layer"], found["channel"], found["ends"].split("@")[1:])
-    if node is None or str(node) != text:
-        raise NodeError("is no node as raygen writes it", where=f"node {text}", right="give one such as conv2:7@3,4")
-    return node
+    names = _Names(network, layers)
+    nodes: dict[Node, None] = {}
+    for item in read_list(text, names.layers, network.class_names):
+        for layer in names.layers_of(item):
+            nodes.update(dict.fromkeys(_of_layer(item, layer, names)))
+    if not nodes:
+        raise NodeError("no node is named", where="nodes", right="give layer:channel, such as conv2:7")
+    return tuple(nodes)
 
 
 def node_label(node: Node, network: Network, layers: Sequence[Layer]) -> str | None:
@@ -103,10 +82,144 @@ def check_position(position: tuple[int, int], map_size: tuple[int, int] | None, 
         raise NodeError(what, where=where, right=f"rows are 0-{height - 1}, columns 0-{width - 1}")
 
 
-def _read(layer: str, channel: str, ends: Sequence[str]) -> Node | None:
-    terms = read_terms(channel) if channel.startswith("[") else ((int(channel), 1.0),)
-    places = [found for end in ends if (found := _POSITION.fullmatch(end))]
-    if terms is None or not normal_terms(terms):
-        return None
-    position = (int(places[0][1]), int(places[0][2])) if places else None
-    return sum_node(layer, terms, position=position, mean="mean" in ends, after="relu" in ends)
+class _Names:
+    """A network's layers and classes, by name."""
+
+    def __init__(self, network: Network, layers: Sequence[Layer]) -> None:
+        self.layers = {layer.name: layer for layer in layers}
+        self.classes = network.class_names
+        self._exact = _by_key(self.classes, str)
+        self._spaced = _by_key(self.classes, lambda name: name.replace("_", " "))
+        self._folded = _by_key(self.classes, fold)
+        self._previous: Item | None = None
+
+    def layers_of(self, item: Item) -> Sequence[Layer]:
+        """Return the layer that an item names, or all that fit a name with stars; at least one."""
+        name, previous = item.layer, self._previous
+        self._previous = item
+        if "*" in name.text and not name.quoted:
+            pattern = _starred(name.text)
+            fit = [layer for layer in self.layers.values() if layer.kind in _STARRED and pattern.fullmatch(layer.name)]
+            what = f"no convolution or linear layer fits '{quote(name.text)}'"
+        else:
+            fit = [self.layers[name.text]] if name.text in self.layers else []
+            what = f"unknown layer '{quote(name.text)}'"
+        if not fit:
+            raise NodeError(what, where=_where(item), right=self._instead(item, previous))
+        return fit
+
+    def channel(self, name: Name, item: Item, layer: Layer) -> int:
+        """Return the channel of a class."""
+        found = self._find(name.text) if layer.is_classes and (name.text or name.quoted) else ()
+        if not found:
+            raise self._no_class(name, item, layer)
+        if len(found) > 1:
+            what = f"{len(found)} classes bear the name '{quote(self.classes[found[0]])}'"
+            raise NodeError(what, where=_where(item), right="give the channel: " + " or ".join(map(str, found)))
+        return found[0]
+
+    def _find(self, name: str) -> Sequence[int]:
+        """Return the channels of the classes whose names are most like ``name``."""
+        spaced = name.replace("_", " ")
+        return self._exact.get(name) or self._spaced.get(spaced) or self._folded.get(fold(name)) or ()
+
+    def _no_class(self, name: Name, item: Item, layer: Layer) -> NodeError:
+        shown, own = quote(name.text), write_name(layer.name)
+        channels = f"a channel 0-{layer.channels - 1}, a range such as 0-3, or *"
+        if not shown:
+            kind, channels = ("class", f"a class, {channels}") if layer.is_classes else ("channel", channels)
+            what, right = f"the empty name after the colon is no {kind} of {own}", f"give {channels}"
+        elif item.continues and item.choice == name and not name.quoted:
+            kind, known = ("class", [*self.layers, *self.classes]) if layer.is_classes else ("channel", self.layers)
+            what = f"'{shown}' is neither a layer nor a {kind} of {own}"
+            right = self._as_class(name.text) or _closest(name.text, known)
+        elif layer.is_classes:
+            what, right = f"unknown class '{shown}'", _closest(name.text, self.classes)
+        else:
+            what, right = f"'{shown}' is no channel of {own}", f"give {channels}"
+        return NodeError(what, where=_where(item), right=right)
+
+    def _instead(self, item: Item, previous: Item | None) -> str:
+        """Return what would be right where the layer is unknown."""
+        name = item.layer.text
+        if not name:
+            return f"begin with the name of a layer, such as {write_name(next(iter(self.layers), 'conv2'))}"
+        if item.alone and (right := self._as_class(name)):
+            return right
+        if item.alone and previous is not None and not previous.alone and re.fullmatch("[0-9]+(-[0-9]+)?", name):
+            return "for channels of the layer before, put a comma instead of the space"
+        return _closest(name, self.layers)
+
+    def _as_class(self, name: str) -> str | None:
+        """Return how ``name`` is written as a class of this network, None if it is none."""
+        own = next((layer.name for layer in self.layers.values() if layer.is_classes), None)
+        return f"for the class write {write_name(own)}:{write_name(name)}" if own and self._find(name) else None
+
+
+def _starred(name: str) -> re.Pattern[str]:
+    head, *middle, tail = map(re.escape, name.split("*"))
+    # Each part is looked for once: nested searches take for ever where a name has many stars.
+    parts = "".join(f"(?>.*?{part})" for part in middle)
+    return re.compile(f"{head}{parts}.*{tail}", re.DOTALL)
+
+
+def _of_layer(item: Item, layer: Layer, names: _Names) -> Iterable[Node]:
+    choice = item.choice
+    if choice is None:
+        channels: Iterable[int] = range(layer.channels)
+    elif isinstance(choice, Channels):
+        channels = _range(choice, item, layer)
+    elif isinstance(choice, Name):
+        channels = (names.channel(choice, item, layer),)
+    else:
+        terms = [
+            (names.channel(of, item, layer) if isinstance(of, Name) else _checked(of, item, layer), weight)
+            for of, weight in choice
+        ]
+        position, mean, after = _ending(item, layer)
+        return (sum_node(layer.name, terms, position=position, mean=mean, after=after, where=_where(item)),)
+    position, mean, after = _ending(item, layer)
+    return [Node(layer.name, channel, position, mean, after) for channel in channels]
+
+
+def _range(asked: Channels, item: Item, layer: Layer) -> Iterable[int]:
+    first, last = asked.first, asked.last
+    _checked(max(first, last), item, layer)
+    if first > last:
+        raise NodeError(f"the range {first}-{last} is empty", where=_where(item), right=f"give {last}-{first}")
+    return range(first, last + 1)
+
+
+def _checked(channel: int, item: Item, layer: Layer) -> int:
+    if channel >= layer.channels:
+        right = f"channels of {write_name(layer.name)} are 0-{layer.channels - 1}"
+        asked = str(channel) if channel < TOO_LARGE else "of so many digits"
+        raise NodeError(f"there is no channel {asked}", where=_where(item), right=right)
+    return channel
+
+
+def _ending(item: Item, layer: Layer) -> tuple[tuple[int, int] | None, bool, bool]:
+    """Return position, mean and after, as nodes have them."""
+    asked, own = item.ending, write_name(layer.name)
+    if asked.after and not layer.rectified:
+        raise NodeError(f"{own} does not end with a ReLU", where=_where(item), right="leave @relu out")
+    if asked.mean and layer.map_size is None:
+        raise NodeError(f"{own} has no map", where=_where(item), right="leave @mean out")
+    if asked.position is not None:
+        check_position(asked.position, layer.map_size, where=_where(item), layer=own)
+    return asked.position, asked.mean and not layer.is_classes, asked.after
+
+
+def _where(item: Item) -> str:
+    return f"nodes {quote(item.text)}"
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    return closest(write_name(name), dict.fromkeys(map(write_name, known)))
+
+
+def _by_key(names: Sequence[str], key: Callable[[str], str]) -> dict[str, list[int]]:
+    channels: dict[str, list[int]] = {}
+    for channel, name in enumerate(names):
+        channels.setdefault(key(name), []).append(channel)
+    return channels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from raygen.networks import Node
+from raygen.nodes import Node, write_name
 from raygen.store import Unit
 
 LINE = 4
@@ -31,8 +31,9 @@ def iter_units(nodes: Iterable[Node], *, chains: int, batch: int, line: int = 1)
         groups.setdefault((node.layer, node.ending), []).append(node)
     size = line * max(1, batch // chains)
     for (layer, ending), group in groups.items():
+        written = write_name(layer)
         for start in range(0, len(group), size):
             part = group[start : start + size]
             # As str writes it, but for what all of them share.
-            named = tuple(str(node) if node.terms else f"{layer}:{node.channel}{ending}" for node in part)
+            named = tuple(str(node) if node.terms else f"{written}:{node.channel}{ending}" for node in part)
             yield Unit(f"{layer}{ending}-{start // size:05d}", layer, named, chains)

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from raygen.data import ImageSet, hash_images
 from raygen.errors import ScoreError
-from raygen.networks import Network, Node
+from raygen.networks import Network
+from raygen.nodes import Node, write_name
 from raygen.runs.planning import LINE, iter_units
 from raygen.runs.reports import FarmReport, Totals, UnitReport
 from raygen.runs.states import SAVE_EVERY, StateKeeper, read_state
@@ -74,7 +75,7 @@ def begin_run(
 def describe_nodes(nodes: Sequence[Node]) -> str:
     """Return the nodes as the command line takes them, with runs of channels as ranges."""
     parts = []
-    for (layer, place, is_sum), group in groupby(nodes, key=lambda node: (node.layer, node.ending, bool(node.terms))):
+    for (layer, ending, is_sum), group in groupby(nodes, key=lambda node: (node.layer, node.ending, bool(node.terms))):
         if is_sum:
             parts += [str(node) for node in group]
             continue
@@ -82,7 +83,8 @@ def describe_nodes(nodes: Sequence[Node]) -> str:
         breaks = [i for i in range(1, len(channels)) if channels[i] != channels[i - 1] + 1]
         for start, end in zip([0, *breaks], [*breaks, len(channels)], strict=True):
             first, last = channels[start], channels[end - 1]
-            parts.append(f"{layer}:{first}{place}" if first == last else f"{layer}:{first}-{last}{place}")
+            shown = f"{first}" if first == last else f"{first}-{last}"
+            parts.append(f"{write_name(layer)}:{shown}{ending}")
     return " ".join(parts)
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 Terms = tuple[tuple[int, float], ...]
 """Channels with their weights."""
 
-NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_TERM = re.compile(rf"([+-]?)(?:({NUMBER})\*)?(\d+)")
+CHANNEL = r"[0-9]{1,18}"
+"""A channel, row or column. No layer has more, and Python refuses to read numbers of thousands of digits."""
+
+WEIGHT = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+
+_TERM = re.compile(rf"([+-]?)(?:({WEIGHT})\*)?({CHANNEL})")
 
 
 def normal_terms(terms: Iterable[tuple[int, float]]) -> Terms:
@@ -34,7 +38,7 @@ def format_terms(terms: Terms) -> str:
     return f"[{''.join(parts)}]"
 
 
-def label_terms(terms: Terms, names: tuple[str, ...]) -> str:
+def label_terms(terms: Terms, names: Sequence[str]) -> str:
     """Write ``terms`` for people, with the channels' names."""
     text = ""
     for channel, weight in terms:
@@ -48,13 +52,13 @@ def read_terms(text: str) -> Terms | None:
     if not (text.startswith("[") and text.endswith("]")):
         return None
     terms: list[tuple[int, float]] = []
-    place = 1
-    while place < len(text) - 1:
-        found = _TERM.match(text, place)
+    begin = 1
+    while begin < len(text) - 1:
+        found = _TERM.match(text, begin)
         if found is None or (not found[1] and terms):
             return None
         terms.append((int(found[3]), float(found[2] or 1) * (-1 if found[1] == "-" else 1)))
-        place = found.end()
+        begin = found.end()
     finite = all(math.isfinite(weight) for _, weight in terms)
     return tuple(terms) if terms and finite else None
 

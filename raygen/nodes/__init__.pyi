@@ -1,0 +1,16 @@
+from .grammar import read_list as read_list
+from .items import TOO_LARGE as TOO_LARGE
+from .items import Channels as Channels
+from .items import Choice as Choice
+from .items import Ending as Ending
+from .items import Item as Item
+from .items import Name as Name
+from .items import Weighted as Weighted
+from .items import fold as fold
+from .items import quote as quote
+from .node import Node as Node
+from .node import read_node as read_node
+from .node import sum_node as sum_node
+from .node import write_name as write_name
+from .terms import Terms as Terms
+from .terms import label_terms as label_terms
