@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from raygen.networks.graph.cut import end_graph
-from raygen.networks.graph.tracing import module_of, result
+from raygen.networks.graph.tracing import end_graph, module_of, result
 
 
 def split_last(module: nn.Module) -> tuple[nn.Module, nn.Conv2d | nn.Linear] | None:

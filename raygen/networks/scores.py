@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from raygen.errors import NodeError
 from raygen.networks.graph.cut import Cut
-from raygen.networks.graph.trim import trim_graph
+from raygen.networks.graph.rewriting import trim_graph
 from raygen.networks.kernels.late_relu import with_late_relus
 from raygen.networks.kernels.polyphase import with_polyphase_gradients
 from raygen.networks.kernels.pooling import pool_in_pairs

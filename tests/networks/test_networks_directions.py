@@ -95,7 +95,7 @@ def by_hand(module, x):
 
 
 @pytest.mark.parametrize("layer", ["first", "second", "norm", "relu", "tower.conv", "tower", "third", "last"])
-def test_a_layer_is_scored_before_its_relu_whatever_kind_of_relu_follows(layer):
+def test_a_layer_is_scored_before_its_relu_whatever_kind_of_relu_follows(layer, crop_corner):
     x = images(3, MIXED.input_shape)
     want = by_hand(MIXED.module, x)[layer]
     torch.testing.assert_close(cut_network(MIXED, layer, crop=False).module(x), want)
@@ -103,23 +103,25 @@ def test_a_layer_is_scored_before_its_relu_whatever_kind_of_relu_follows(layer):
     cropped = cut_network(MIXED, layer)
     assert cropped.cropped == (layer != "last")
     if cropped.cropped:
-        (top, left), (height, width) = cropped.origin, cropped.input_shape[1:]
+        (top, left), (height, width) = crop_corner(MIXED, cropped), cropped.input_shape[1:]
         part = x[:, :, top : top + height, left : left + width]
-        torch.testing.assert_close(cropped.module(part)[:, :, 0, 0], want[:, :, cropped.place[0], cropped.place[1]])
+        torch.testing.assert_close(
+            cropped.module(part)[:, :, 0, 0], want[:, :, cropped.position[0], cropped.position[1]]
+        )
 
 
 @pytest.mark.parametrize("layer", ["relu", "tower"])
 @pytest.mark.parametrize("crop", [False, True])
-def test_on_request_a_layer_is_scored_after_its_relu(layer, crop):
+def test_on_request_a_layer_is_scored_after_its_relu(layer, crop, crop_corner):
     x = images(3, MIXED.input_shape)
     want = by_hand(MIXED.module, x)[layer].relu()
     (node,) = nodes(f"{layer}:4@relu")
     cut = cut_for(MIXED, node, crop=crop)
     assert cut.after and cut.cropped == crop
     if crop:
-        (top, left), (height, width) = cut.origin, cut.input_shape[1:]
+        (top, left), (height, width) = crop_corner(MIXED, cut), cut.input_shape[1:]
         x = x[:, :, top : top + height, left : left + width]
-    row, column = cut.place or (3, 3)
+    row, column = cut.position or (3, 3)
     torch.testing.assert_close(score_nodes(cut, [node], 3)(x), want[:, 4, row, column])
 
 
@@ -162,8 +164,8 @@ def expected(cut, x, batch):
         if value.ndim == 3 and (node.mean or cut.is_classes):
             value = value.mean((1, 2))
         elif value.ndim == 3:
-            place = node.position or (value.shape[1] // 2, value.shape[2] // 2)
-            value = value[:, place[0], place[1]]
+            down, across = node.position or (value.shape[1] // 2, value.shape[2] // 2)
+            value = value[:, down, across]
         rows.append(sum(weight * value[channel] for channel, weight in node.terms or ((node.channel, 1.0),)))
     return torch.stack(rows)
 

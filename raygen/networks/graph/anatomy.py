@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from torch import fx
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from raygen.networks.graph.receptive import Field, receptive_fields
-from raygen.networks.graph.shapes import Shape, graph_shapes
 from raygen.networks.graph.tracing import Traced, is_relu, trace
 from raygen.networks.network import Network
+
+Shape = tuple[int, ...]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,3 +55,51 @@ def examine(network: Network) -> Anatomy | None:
         return None
     shapes = graph_shapes(traced.module, network.input_shape)
     return Anatomy(traced, shapes, receptive_fields(traced, shapes))
+
+
+def graph_shapes(graph: fx.GraphModule, input_shape: Shape) -> dict[fx.Node, Shape]:
+    """Return the shape of every value that is a tensor, for one input of (C, h, w); the largest of a tuple of them."""
+    shapes = run_on_shapes(graph, input_shape, _value_shapes)
+    return {node: shapes[node.name] for node in graph.graph.nodes if node.name in shapes}
+
+
+def run_on_shapes(module: nn.Module, input_shape: Shape, run: Callable[[nn.Module, Tensor], T]) -> T:
+    """Return what ``run`` makes of ``module`` and one input of (C, h, w), which is zeros.
+
+    It is given a copy of torch's fake tensors, which have shapes and no values, so nothing is computed; or, where that
+    fails because the forward looks at values, the module itself.
+    """
+    like = next(module.parameters(), torch.zeros(()))
+    x = torch.zeros(1, *input_shape, dtype=like.dtype, device=like.device)
+    mode = FakeTensorMode()
+    with torch.no_grad():
+        try:
+            with FakeCopyMode(mode):
+                hollow = copy.deepcopy(module)
+            with mode:
+                return run(hollow, mode.from_tensor(x))
+        except Exception:  # the forward may be the user's code
+            return run(module, x)
+
+
+def _value_shapes(graph: nn.Module, x: Tensor) -> dict[str, Shape]:
+    """Return shapes by the names of the steps."""
+    assert isinstance(graph, fx.GraphModule)
+    noting = _Noting(graph)
+    noting.run(x)
+    return noting.shapes
+
+
+class _Noting(fx.Interpreter):
+    # Not torch's own ShapeProp, which prints a traceback where a step needs values.
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.shapes: dict[str, Shape] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        parts = value if isinstance(value, tuple | list) else (value,)
+        tensors = [tuple(part.shape) for part in parts if isinstance(part, Tensor)]
+        if tensors:
+            self.shapes[n.name] = max(tensors, key=len)
+        return value

@@ -10,10 +10,9 @@ from torch import Tensor, fx, nn
 
 from raygen.errors import NetworkError, NodeError, closest
 from raygen.networks.graph.anatomy import Anatomy, examine
-from raygen.networks.graph.crop import crop_graph
 from raygen.networks.graph.layers import Layer, layers_of
-from raygen.networks.graph.stop import StopAt, same_response
-from raygen.networks.graph.tracing import is_leaf
+from raygen.networks.graph.rewriting import crop_graph
+from raygen.networks.graph.tracing import end_graph, is_leaf
 from raygen.networks.network import Network
 
 
@@ -32,8 +31,7 @@ class Cut:
         is_classes: whether the channels are the network's classes.
         cropped: whether (h, w) is the receptive field of one response, without padding.
         after: whether the response is the output of the layer's ReLU after all.
-        place: (row, column) of the whole map's response that a cropped one equals; None where it is not cropped.
-        origin: (row, column) in the whole image of the crop's first pixel.
+        position: (row, column) of the whole map's response that a cropped one equals; None where it is not cropped.
     """
 
     layer: str
@@ -44,8 +42,7 @@ class Cut:
     is_classes: bool
     cropped: bool
     after: bool = False
-    place: tuple[int, int] | None = None
-    origin: tuple[int, int] = (0, 0)
+    position: tuple[int, int] | None = None
 
 
 def cut_network(network: Network, layer: str, *, crop: bool = True, after: bool = False) -> Cut:
@@ -86,22 +83,6 @@ def cut_network(network: Network, layer: str, *, crop: bool = True, after: bool 
     return Cut(layer, module, network.input_shape, map_size, response.shape[1], is_classes, cropped=False, after=after)
 
 
-def end_graph(traced: fx.GraphModule, last: fx.Node) -> fx.GraphModule:
-    """Return a copy of ``traced`` that ends with the value of ``last``, without the layers that this does not need."""
-    graph = fx.Graph()
-    values: dict[fx.Node, fx.Node] = {}
-    needed = {last}
-    for node in reversed(traced.graph.nodes):
-        if node in needed:
-            needed.update(node.all_input_nodes)
-    for node in traced.graph.nodes:
-        if node in needed or node.op == "placeholder":
-            values[node] = graph.node_copy(node, lambda source: values[source])
-    graph.output(values[last])
-    # The constructor takes only the layers that the graph calls.
-    return copy.deepcopy(fx.GraphModule(traced, graph)).eval()
-
-
 def _cut_graph(network: Network, anatomy: Anatomy | None, layer: Layer, image: Tensor, *, after: bool) -> nn.Module:
     """Return the graph up to the layer, or the network itself, stopped there, where the graph is another function."""
     before = layer.rectified and not after
@@ -111,13 +92,13 @@ def _cut_graph(network: Network, anatomy: Anatomy | None, layer: Layer, image: T
         # A block has no hook before its last step: its response is compared after that.
         checked = module if leaf else end_graph(anatomy.traced.module, anatomy.traced.ends[layer.name])
         with torch.no_grad():
-            real = StopAt(network.module, layer.name, before=before and leaf)(image.clone())
-            if same_response(checked(image.clone()), real):
+            real = _StopAt(network.module, layer.name, before=before and leaf)(image.clone())
+            if _same_response(checked(image.clone()), real):
                 return module
         if not leaf:
             what = f"{layer.name} computes another value than its graph"
             raise NetworkError(what, where=f"network {network.name}", right="name one of the layers in it")
-    return StopAt(copy.deepcopy(network.module), layer.name, before=before).eval()
+    return _StopAt(copy.deepcopy(network.module), layer.name, before=before).eval()
 
 
 def _crop(
@@ -128,27 +109,27 @@ def _crop(
     if field is None or field.channels_last or response.ndim != 4:
         return None
     rows, columns = response.shape[2:]
-    place = field.interior((image.shape[2], image.shape[3]), (rows, columns))
-    if place is None:
+    position = field.interior((image.shape[2], image.shape[3]), (rows, columns))
+    if position is None:
         return None
-    module = crop_graph(anatomy.traced, last, place, anatomy.fields, anatomy.shapes)
-    top, left = (field.first[axis] + place[axis] * field.jump[axis] for axis in (0, 1))
+    module = crop_graph(anatomy.traced, last, position, anatomy.fields, anatomy.shapes)
+    top, left = field.corner(position)
     height, width = field.size
     part = image[:, :, top : top + height, left : left + width]
-    whole = response[:, :, place[0] : place[0] + 1, place[1] : place[1] + 1]
+    whole = response[:, :, position[0] : position[0] + 1, position[1] : position[1] + 1]
     if module is None or not _agrees(module, part, whole, scale=response):
         return None
     shape = (network.input_shape[0], height, width)
     return Cut(
         layer.name, module, shape, (1, 1), response.shape[1], is_classes=False, cropped=True, after=after,
-        place=place, origin=(top, left),
+        position=position,
     )  # fmt: skip
 
 
 def _agrees(module: nn.Module, part: Tensor, whole: Tensor, *, scale: Tensor) -> bool:
     try:
         with torch.no_grad():
-            return same_response(module(part.clone()), whole, scale)
+            return _same_response(module(part.clone()), whole, scale)
     except Exception:  # a step may hold the size of a whole map, such as a reshaping to given numbers
         return False
 
@@ -158,3 +139,55 @@ def _random_image(network: Network) -> Tensor:
     pixels = torch.rand(1, *network.input_shape, generator=torch.Generator().manual_seed(0))
     mean, std = (pixels.new_tensor(values)[:, None, None] for values in (network.mean, network.std))
     return ((pixels - mean) / std).to(like)
+
+
+def _same_response(first: Tensor, second: Tensor, scale: Tensor | None = None) -> bool:
+    """Say whether two responses are the same up to round-off of values as large as those of ``scale``."""
+    if first.shape != second.shape:
+        return False
+    values = (second if scale is None else scale).abs()
+    # A node whose weights are no numbers is refused where it is sampled, by its name.
+    largest = float(values[values.isfinite()].max()) if bool(values.isfinite().any()) else 0.0
+    bound = 1e-9 if second.dtype == torch.float64 else 1e-3
+    return torch.allclose(first, second, rtol=0, atol=bound * largest, equal_nan=True)
+
+
+class _StopAt(nn.Module):
+    """A network that is run as it is up to one layer: what a cut is checked against, and for networks without a graph.
+
+    Args:
+        network: private to this module.
+        layer: dotted name of the layer.
+        before: return what the layer is given instead of what it puts out.
+    """
+
+    def __init__(self, network: nn.Module, layer: str, *, before: bool = False) -> None:
+        super().__init__()
+        self.network = network
+        self.layer = layer
+        self.before = before
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's response; the hook that ends the forward is gone afterwards."""
+        module = self.network.get_submodule(self.layer)
+        if self.before:
+            handle = module.register_forward_pre_hook(lambda _, inputs: _stop(inputs[0]))
+        else:
+            handle = module.register_forward_hook(lambda _, inputs, output: _stop(output))
+        try:
+            self.network(x)
+        except _ReachedError as reached:
+            return reached.response
+        finally:
+            handle.remove()
+        raise NetworkError("the layer did not run", where=f"layer {self.layer}", right="name a layer that runs")
+
+
+class _ReachedError(Exception):
+    def __init__(self, response: Tensor) -> None:
+        super().__init__()
+        self.response = response
+
+
+def _stop(response: Tensor) -> None:
+    raise _ReachedError(response)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from raygen.networks.graph.anatomy import Anatomy, examine
-from raygen.networks.graph.costs import layer_costs
-from raygen.networks.graph.shapes import Shape, hollow, run_hollow, run_real
-from raygen.networks.graph.tracing import leaf_modules
+from raygen.networks.graph.anatomy import Anatomy, Shape, examine, run_on_shapes
+from raygen.networks.graph.rewriting import Span, needed_spans
+from raygen.networks.graph.tracing import leaf_modules, module_of, result
 from raygen.networks.network import Network
 
 _KINDS: tuple[tuple[str, tuple[type[nn.Module], ...]], ...] = (
@@ -65,7 +66,7 @@ def list_layers(network: Network) -> tuple[Layer, ...]:
 def layers_of(network: Network, anatomy: Anatomy | None) -> tuple[Layer, ...]:
     """Return what :func:`list_layers` does, of a network that is examined already."""
     leaves = {name for name, _ in leaf_modules(network.module)}
-    shapes = _output_shapes(network)
+    shapes = run_on_shapes(network.module, network.input_shape, _output_shapes)
     if anatomy is not None:
         shapes = _with_blocks(shapes, leaves, anatomy)
     modules = dict(network.module.named_modules())
@@ -73,7 +74,7 @@ def layers_of(network: Network, anatomy: Anatomy | None) -> tuple[Layer, ...]:
     weighted = [name for name in shapes if isinstance(modules[name], nn.Conv2d | nn.Linear)]
     classes = next((name for name in reversed(weighted) if count and shapes[name][1] == count), None)
     windows = {} if anatomy is None else _windows(network, anatomy)
-    costs = {} if anatomy is None else layer_costs(network, anatomy, classes)
+    costs = {} if anatomy is None else _layer_costs(network, anatomy, classes)
     return tuple(
         Layer(
             name=name,
@@ -99,16 +100,9 @@ def _rectified(anatomy: Anatomy | None, name: str) -> bool:
     return anatomy is not None and anatomy.rectified(name)
 
 
-def _output_shapes(network: Network) -> dict[str, Shape]:
-    """Return the shapes of the layers' outputs, from a run on nothing but shapes where the forward allows it."""
+def _output_shapes(module: nn.Module, x: Tensor) -> dict[str, Shape]:
+    """Run ``module`` and return the shapes of the layers' outputs."""
     shapes: dict[str, Shape] = {}
-    if not _note_shapes(network, hollow(network.module), shapes):
-        shapes = {}
-        _note_shapes(network, network.module, shapes)
-    return shapes
-
-
-def _note_shapes(network: Network, module: nn.Module, shapes: dict[str, Shape]) -> bool:
     # Between a permutation and its inverse (ConvNeXt) the channels lie last, and are none that a node can name.
     channels_last: list[Tensor] = []
 
@@ -120,18 +114,13 @@ def _note_shapes(network: Network, module: nn.Module, shapes: dict[str, Shape]) 
         else:
             shapes[name] = tuple(output.shape)
 
-    handles = []
+    handles = [layer.register_forward_hook(partial(note, name)) for name, layer in leaf_modules(module)]
     try:
-        for name, layer in leaf_modules(module):
-            hook = lambda module, inputs, output, name=name: note(name, module, inputs, output)  # noqa: E731
-            handles.append(layer.register_forward_hook(hook))
-        if module is not network.module:
-            return run_hollow(module, network.input_shape)
-        run_real(module, network.input_shape)
+        module(x)
     finally:
         for handle in handles:
             handle.remove()
-    return True
+    return shapes
 
 
 def _moves_channels(module: nn.Module, inputs: tuple[Any, ...], output: Tensor, channels_last: list[Tensor]) -> bool:
@@ -147,14 +136,14 @@ def _moves_channels(module: nn.Module, inputs: tuple[Any, ...], output: Tensor, 
 def _with_blocks(shapes: Mapping[str, Shape], leaves: Set[str], anatomy: Anatomy) -> dict[str, Shape]:
     """Return the shapes with those of blocks among them, in the order of the graph; layers that it lacks come last."""
     ends = anatomy.traced.ends
-    place = {node: index for index, node in enumerate(anatomy.traced.module.graph.nodes)}
+    rank = {node: index for index, node in enumerate(anatomy.traced.module.graph.nodes)}
     known = dict(shapes)
     for name, node in ends.items():
         field = anatomy.fields.get(node)
         moved = field is not None and field.channels_last
         if name not in leaves and not moved and len(anatomy.shapes.get(node, ())) in (2, 4):
             known[name] = anatomy.shapes[node]
-    order = sorted(known, key=lambda name: place[ends[name]] if name in ends else len(place))
+    order = sorted(known, key=lambda name: rank[ends[name]] if name in ends else len(rank))
     return {name: known[name] for name in order}
 
 
@@ -166,3 +155,63 @@ def _windows(network: Network, anatomy: Anatomy) -> dict[str, tuple[int, int]]:
         for name, field in fields.items()
         if field is not None and field.size[0] <= sides[0] and field.size[1] <= sides[1]
     }
+
+
+def _layer_costs(network: Network, anatomy: Anatomy, classes: str | None) -> dict[str, float]:
+    """Return the cost of a gradient with the network cut after each layer and cropped where :func:`cut_network` can.
+
+    A gradient goes through each convolution and linear layer once forth and once back, with the same count of
+    multiplications; other steps are not counted.
+
+    Args:
+        network: what is cut.
+        anatomy: of this network.
+        classes: the layer that holds the classes, which is never cropped.
+    """
+    counts = _counts(anatomy)
+    last = result(anatomy.traced.module.graph)
+    if not isinstance(last, fx.Node) or not counts:
+        return {}
+    whole = _whole(counts, last)
+    sides = network.input_shape[1], network.input_shape[2]
+    costs = {}
+    for layer in anatomy.traced.ends:
+        end = anatomy.end(layer)
+        field, shape = anatomy.fields.get(end), anatomy.shapes.get(end, ())
+        position = field.interior(sides, (shape[-2], shape[-1])) if field is not None and len(shape) == 4 else None
+        if position is None or layer == classes:
+            costs[layer] = _whole(counts, end) / whole
+        else:
+            spans = needed_spans(anatomy.traced, end, position, anatomy.fields, anatomy.shapes)
+            costs[layer] = _cropped(counts, spans, anatomy) / whole
+    return costs
+
+
+def _counts(anatomy: Anatomy) -> dict[fx.Node, int]:
+    """Return the multiplications of one forward pass through each convolution and linear layer, at full size."""
+    counts = {}
+    for node, shape in anatomy.shapes.items():
+        layer = module_of(anatomy.traced.module, node)
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            counts[node] = math.prod(shape) * math.prod(layer.weight.shape[1:])
+    return counts
+
+
+def _whole(counts: Mapping[fx.Node, int], last: fx.Node) -> int:
+    seen, waiting = {last}, [last]
+    while waiting:
+        for source in waiting.pop().all_input_nodes:
+            if source not in seen:
+                seen.add(source)
+                waiting.append(source)
+    return sum(counts.get(node, 0) for node in seen)
+
+
+def _cropped(counts: Mapping[fx.Node, int], spans: Mapping[fx.Node, Span], anatomy: Anatomy) -> float:
+    total = 0.0
+    for node, span in spans.items():
+        if node in counts:
+            shape, field = anatomy.shapes[node], anatomy.fields[node]
+            sides = shape[1:3] if field is not None and field.channels_last else shape[2:4]
+            total += counts[node] * math.prod(span.size) / math.prod(sides)
+    return total

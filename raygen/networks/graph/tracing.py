@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import operator
 from collections.abc import Callable, Iterator
@@ -88,6 +89,22 @@ def trace(module: nn.Module) -> Traced | None:
     return Traced(traced, tracer.ends)
 
 
+def end_graph(traced: fx.GraphModule, last: fx.Node) -> fx.GraphModule:
+    """Return a copy of ``traced`` that ends with the value of ``last``, without the layers that this does not need."""
+    graph = fx.Graph()
+    values: dict[fx.Node, fx.Node] = {}
+    graph.graph_copy(traced.graph, values)
+    graph.output(values[last])
+    drop_dead(graph)
+    # The constructor takes only the layers that the graph calls.
+    return copy.deepcopy(fx.GraphModule(traced, graph)).eval()
+
+
+def drop_dead(graph: fx.Graph) -> None:
+    """Take all steps out of ``graph`` that its output does not need; what they change in place is not looked at."""
+    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+
+
 def result(graph: fx.Graph) -> Any:
     """Return what the graph's output node gives out: a node, or a nested container of nodes."""
     return next(node for node in reversed(graph.nodes) if node.op == "output").args[0]
@@ -107,11 +124,11 @@ def is_relu(root: nn.Module, node: fx.Node) -> bool:
 
 def _follow_in_place(traced: fx.GraphModule) -> None:
     """Let whatever uses a value after a step that changes it in place use that step: a cut may drop it otherwise."""
-    place = {node: index for index, node in enumerate(traced.graph.nodes)}
+    rank = {node: index for index, node in enumerate(traced.graph.nodes)}
     for node in traced.graph.nodes:
         changed = node.args[0] if node.args and _is_in_place(traced, node) else None
         if isinstance(changed, fx.Node):
-            later = [user for user in changed.users if place[user] > place[node]]
+            later = [user for user in changed.users if rank[user] > rank[node]]
             for user in later:
                 user.replace_input_with(changed, node)
     traced.recompile()

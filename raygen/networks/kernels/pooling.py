@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from raygen.networks.graph.steps import pair
+from raygen.networks.graph.receptive import pair
 
 
 def pool_in_pairs(module: nn.Module) -> nn.Module:

@@ -35,20 +35,20 @@ def seen_by_hook(network, layer, x):
     return seen[0]
 
 
-def assert_exact(network, layer, response):
-    """The cropped response is the whole network's at the place that the cut names, and only its pixels matter."""
+def assert_exact(network, layer, response, crop_corner):
+    """The cropped response is the whole network's at the position that the cut names, and only its pixels matter."""
     cut = cut_network(network, layer)
     assert cut.cropped and cut.map_size == (1, 1)
     known = next(known for known in list_layers(network) if known.name == layer)
     assert max(cut.input_shape[1:]) == known.receptive_field
     x = normal(network.input_shape)
-    (top, left), (height, width) = cut.origin, cut.input_shape[1:]
+    (top, left), (height, width) = crop_corner(network, cut), cut.input_shape[1:]
     part = x[:, :, top : top + height, left : left + width]
-    want = response(x)[:, :, cut.place[0], cut.place[1]]
+    want = response(x)[:, :, cut.position[0], cut.position[1]]
     torch.testing.assert_close(cut.module(part)[:, :, 0, 0], want, rtol=1e-9, atol=1e-11 * float(want.abs().max()))
     # As far as the response sees, its gradient in the crop is the gradient in the whole image, and outside that is 0.
     x.requires_grad_()
-    (whole,) = torch.autograd.grad(response(x)[:, :, cut.place[0], cut.place[1]].sum(), x)
+    (whole,) = torch.autograd.grad(response(x)[:, :, cut.position[0], cut.position[1]].sum(), x)
     part = part.detach().requires_grad_()
     (cropped,) = torch.autograd.grad(cut.module(part).sum(), part)
     inside = whole[:, :, top : top + height, left : left + width]
@@ -73,10 +73,10 @@ BRANCHED = [
 
 
 @pytest.mark.parametrize(("name", "layer", "more"), BRANCHED)
-def test_a_crop_of_a_branched_network_is_exact(name, layer, more):
+def test_a_crop_of_a_branched_network_is_exact(name, layer, more, crop_corner):
     network = random_network(name, **more)
     whole = cut_network(network, layer, crop=False).module
-    assert_exact(network, layer, whole)
+    assert_exact(network, layer, whole, crop_corner)
     x = normal(network.input_shape)
     torch.testing.assert_close(whole(x), seen_by_hook(network, layer, x))
 
@@ -86,7 +86,7 @@ def test_a_crop_of_a_branched_network_is_exact(name, layer, more):
     blocks(),
     st.integers(64, 75),
 )
-def test_whatever_the_blocks_a_crop_is_exact_or_there_is_none(drawn, side):
+def test_whatever_the_blocks_a_crop_is_exact_or_there_is_none(crop_corner, drawn, side):
     torch.manual_seed(0)
     module = nn.Sequential(*(Block(*block) for block in drawn), nn.Conv2d(4, 3, 3, padding=1))
     network = double(wrap_network(module, name="random", input_shape=(4, side, side)))
@@ -96,7 +96,7 @@ def test_whatever_the_blocks_a_crop_is_exact_or_there_is_none(drawn, side):
     x = normal(network.input_shape)
     torch.testing.assert_close(whole(x), module.double().eval()(x))
     if cut.cropped:
-        assert_exact(network, layer, whole)
+        assert_exact(network, layer, whole, crop_corner)
     else:
         known = next(known for known in list_layers(network) if known.name == layer)
         assert known.receptive_field is None or known.receptive_field > side - known.stride

@@ -8,21 +8,21 @@ from network_blocks import Block, blocks
 from torch import nn
 
 from raygen.networks import NetworkSettings, NodeScores, cut_network, load_network, wrap_network
-from raygen.networks.graph.trim import trim_graph
+from raygen.networks.graph.rewriting import trim_graph
 
 
-def assert_the_same(cut, place):
+def assert_the_same(cut, position):
     x = torch.randn(2, *cut.input_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x.requires_grad_()
-    want = cut.module.double()(x)[:, :, place[0], place[1]]
-    trimmed = trim_graph(cut.module, cut.input_shape, place).double()
+    want = cut.module.double()(x)[:, :, position[0], position[1]]
+    trimmed = trim_graph(cut.module, cut.input_shape, position).double()
     got = trimmed(x)
     assert got.shape[2:] == (1, 1)
     scale = float(want.detach().abs().max())
     torch.testing.assert_close(got[:, :, 0, 0], want, rtol=1e-8, atol=1e-10 * scale)
     wanted, gradient = (torch.autograd.grad(value.sum(), x)[0] for value in (want, got))
     torch.testing.assert_close(gradient, wanted, rtol=1e-7, atol=1e-9 * float(wanted.abs().max()))
-    scores = NodeScores(cut, torch.tensor([0, cut.channels - 1]), place)
+    scores = NodeScores(cut, torch.tensor([0, cut.channels - 1]), position)
     own = torch.stack([want[0, 0], want[1, -1]])
     torch.testing.assert_close(scores(x), own, rtol=1e-8, atol=1e-10 * scale)
 
@@ -45,19 +45,19 @@ def test_a_trimmed_response_is_the_same_at_the_centre_and_in_a_corner(name, laye
     network = load_network(NetworkSettings(network=name, weights="random", input_size=side))
     cut = cut_network(network, layer, crop=False)
     rows, columns = cut.map_size
-    for place in ((rows // 2, columns // 2), (0, columns - 1)):
-        assert_the_same(cut, place)
+    for position in ((rows // 2, columns // 2), (0, columns - 1)):
+        assert_the_same(cut, position)
 
 
 @settings(max_examples=25, deadline=None)
 @given(blocks(), st.integers(40, 47), st.data())
-def test_whatever_the_blocks_and_the_place_a_trimmed_response_is_the_same(drawn, side, data):
+def test_whatever_the_blocks_and_the_position_a_trimmed_response_is_the_same(drawn, side, data):
     torch.manual_seed(0)
     module = nn.Sequential(*(Block(*block) for block in drawn), nn.Conv2d(4, 3, 3, padding=1))
     network = wrap_network(module, name="random", input_shape=(4, side, side))
     cut = cut_network(network, str(len(drawn)), crop=False)
-    place = tuple(data.draw(st.integers(0, size - 1)) for size in cut.map_size)
-    assert_the_same(cut, place)
+    position = tuple(data.draw(st.integers(0, size - 1)) for size in cut.map_size)
+    assert_the_same(cut, position)
 
 
 def test_other_paddings_and_steps_that_are_not_understood_stay_whole():
@@ -75,8 +75,8 @@ def test_other_paddings_and_steps_that_are_not_understood_stay_whole():
     )
     network = wrap_network(module, name="odd", input_shape=(1, 14, 14))
     cut = cut_network(network, "5", crop=False)
-    for place in ((0, 0), (3, 4), (1, 9), (8, 8)):
-        assert_the_same(cut, place)
+    for position in ((0, 0), (3, 4), (1, 9), (8, 8)):
+        assert_the_same(cut, position)
 
 
 def test_late_layers_compute_only_what_the_centre_needs():

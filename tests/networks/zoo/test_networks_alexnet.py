@@ -77,12 +77,12 @@ def test_the_input_is_pixels_of_255_less_the_mean_and_the_first_layer_sees_blue_
 
 
 @pytest.mark.parametrize("layer", ["conv1", "norm1", "conv2", "conv5"])
-def test_a_crop_is_exact_through_groups_and_normalisation(layer):
+def test_a_crop_is_exact_through_groups_and_normalisation(layer, crop_corner):
     network = load(network="caffe_alexnet", arguments={"classes": 2})
     cut = cut_network(network, layer)
     assert cut.cropped
     x = 50 * torch.randn(1, *network.input_shape, generator=torch.Generator().manual_seed(0))
-    (top, left), (height, width) = cut.origin, cut.input_shape[1:]
-    want = cut_network(network, layer, crop=False).module(x)[:, :, cut.place[0], cut.place[1]]
+    (top, left), (height, width) = crop_corner(network, cut), cut.input_shape[1:]
+    want = cut_network(network, layer, crop=False).module(x)[:, :, cut.position[0], cut.position[1]]
     got = cut.module(x[:, :, top : top + height, left : left + width])[:, :, 0, 0]
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5 * float(want.abs().max()))

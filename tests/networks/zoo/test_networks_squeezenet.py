@@ -47,15 +47,15 @@ def test_squeezenet_knows_an_ostrich_by_its_node():
     [("features.0", 7), ("features.3.expand3x3", 19), ("features.5", 35), ("features.9.squeeze", 75),
      ("features.12.expand1x1", 123), ("features.12", 155)],
 )  # fmt: skip
-def test_trained_crops_equal_the_whole_network_to_float32_round_off(layer, side):
+def test_trained_crops_equal_the_whole_network_to_float32_round_off(layer, side, crop_corner):
     network = load_network(NetworkSettings(network="squeezenet1_0", weights=str(WEIGHTS)))
     cut, whole = cut_network(network, layer), cut_network(network, layer, crop=False)
     assert cut.input_shape == (3, side, side) and cut.map_size == (1, 1)
     x = torch.randn(4, *network.input_shape, generator=torch.Generator().manual_seed(0))
-    top, left = cut.origin
+    top, left = crop_corner(network, cut)
     got = cut.module(x[:, :, top : top + side, left : left + side])[:, :, 0, 0]
     response = whole.module(x)
-    want = response[:, :, cut.place[0], cut.place[1]]
+    want = response[:, :, cut.position[0], cut.position[1]]
     assert float((got - want).abs().max()) <= 2e-6 * float(response.abs().max())
 
 

@@ -86,12 +86,12 @@ def test_the_input_is_pixels_of_255_less_the_mean(network):
 
 
 @pytest.mark.parametrize("layer", ["conv1", "norm1", "conv2", "conv5"])
-def test_a_crop_is_exact_where_no_padding_is_seen(network, layer):
+def test_a_crop_is_exact_where_no_padding_is_seen(network, layer, crop_corner):
     cut = cut_network(network, layer)
     assert cut.cropped
     x = noise(network)
-    (top, left), (height, width) = cut.origin, cut.input_shape[1:]
-    want = cut_network(network, layer, crop=False).module(x)[:, :, cut.place[0], cut.place[1]]
+    (top, left), (height, width) = crop_corner(network, cut), cut.input_shape[1:]
+    want = cut_network(network, layer, crop=False).module(x)[:, :, cut.position[0], cut.position[1]]
     got = cut.module(x[:, :, top : top + height, left : left + width])[:, :, 0, 0]
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5 * float(want.abs().max()))
 
