@@ -1,7 +1,5 @@
 from .augment import Preparation as Preparation
-from .bundled import digits as digits
 from .decoding import Picture as Picture
-from .folder import folder_set as folder_set
 from .folder import list_folder as list_folder
 from .images import ImageSet as ImageSet
 from .images import hash_images as hash_images
@@ -18,9 +16,10 @@ from .settings import PICTURE_SETS as PICTURE_SETS
 from .settings import VISION_SETS as VISION_SETS
 from .settings import Augment as Augment
 from .settings import DataSettings as DataSettings
+from .small_sets import digits as digits
+from .small_sets import vision_set as vision_set
 from .source import Batch as Batch
 from .source import ImageSource as ImageSource
 from .source import Share as Share
 from .stream import PictureStream as PictureStream
 from .stream import ThreadReader as ThreadReader
-from .vision import vision_set as vision_set

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,12 @@ import torch
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from raygen.data.decoding import Corrupt, Data
-from raygen.data.images import ImageSet
-from raygen.data.listing import TEST_NAMES, Indices, Place, check_classes, check_same, shuffled, split
-from raygen.data.order import Plan, plan_epoch, plan_once
-from raygen.data.settings import MEMORY_LIMIT
+from raygen.data.decoding import Data
+from raygen.data.listing import TEST_NAMES, check_classes, check_same, open_folder, shuffled, split
+from raygen.data.order import Indices, Plan, plan_epoch, plan_once
 from raygen.data.source import Share
-from raygen.data.stream import PictureStream, in_memory
 from raygen.errors import DataError
+from raygen.storage import Location
 
 UNLABELLED = "unlabelled"
 """The folder whose pictures join the training images without a label."""
@@ -33,23 +30,23 @@ class FolderListing:
         name: of the data set.
         class_names: one for each class.
         labels: (n,) int64; -1 is a picture without label.
-        place: the folder.
+        location: the folder.
         paths: (n,) pyarrow strings, relative to the folder.
     """
 
     name: str
     class_names: tuple[str, ...]
     labels: Tensor
-    place: Place
+    location: Location
     paths: Any
 
     def title(self, index: int) -> str:
         """Return the picture's path; see ``Listing``."""
-        return f"{self.place.text}/{self.paths[index].as_py()}"
+        return f"{self.location.title}/{self.paths[index].as_py()}"
 
     def read(self, indices: Indices) -> list[Data]:
         """Return the files' bytes; see ``Listing``."""
-        return [self._bytes(int(index)) for index in indices]
+        return [self.location.read(self.paths[int(index)].as_py()) for index in indices]
 
     def epoch(self, seed: int, number: int, batch_size: int, share: Share) -> Plan:
         """Plan an epoch; see ``Listing``."""
@@ -63,13 +60,6 @@ class FolderListing:
         """Return the pictures at ``indices``, in their order."""
         return replace(self, labels=self.labels[indices], paths=self.paths.take(pa.array(indices.numpy())))
 
-    def _bytes(self, index: int) -> Data:
-        try:
-            with self.place.filesystem.open_input_file(f"{self.place.root}/{self.paths[index].as_py()}") as stream:
-                return bytes(stream.read())
-        except OSError as error:
-            return Corrupt(" ".join(str(error).split()))
-
 
 def list_folder(root: str, *, limit: int | None = None) -> tuple[FolderListing, FolderListing]:
     """List the training and the test pictures of a folder.
@@ -81,19 +71,20 @@ def list_folder(root: str, *, limit: int | None = None) -> tuple[FolderListing, 
         limit: use this many pictures of each split at most, in a fixed random order; of those without label, too.
 
     Raises:
+        StoreError: storage does not answer.
         DataError: no such folder, no pictures, a class without any for training, or classes that differ.
     """
-    place = Place.of(root)
-    folders = [name for name, is_folder in place.entries() if is_folder]
+    location = open_folder(root)
+    folders = [entry.name for entry in location.entries(hidden=False) if entry.is_folder]
     test_name = next((name for name in TEST_NAMES if name in folders), None)
-    where = f"data_root {place.text}"
+    where = f"data_root {location.title}"
     if "train" in folders and test_name is not None:
-        train, test = _listed(place, "train"), _listed(place, test_name)
-        check_same(place.text, train.class_names, test.class_names)
+        train, test = _listed(location, "train"), _listed(location, test_name)
+        check_same(location.title, train.class_names, test.class_names)
         chosen = shuffled(len(train.labels), limit), shuffled(len(test.labels), limit)
     else:
         alone = "train" if set(folders) - {UNLABELLED} == {"train"} else ""
-        train = test = _listed(place, alone)
+        train = test = _listed(location, alone)
         chosen = split(train.labels, limit)
     check_classes(where, train.labels, train.class_names)
     if not len(chosen[1]):
@@ -103,40 +94,13 @@ def list_folder(root: str, *, limit: int | None = None) -> tuple[FolderListing, 
     return (_with_unlabelled(train, limit) if UNLABELLED in folders else train), test
 
 
-def folder_set(
-    root: Path,
-    shape: tuple[int, int, int],
-    *,
-    limit: int | None = None,
-    memory_limit: int = MEMORY_LIMIT,
-    corrupt_limit: int = 0,
-) -> tuple[ImageSet, ImageSet]:
-    """Read a folder of pictures into memory.
-
-    Args:
-        root: see ``list_folder``.
-        shape: (channels, height, width) of the result; each picture is scaled to cover it, and its middle is cut out.
-        limit: use this many pictures of each split at most.
-        memory_limit: bytes of pixels in all.
-        corrupt_limit: this many pictures of a split may be unreadable and are left out.
-
-    Raises:
-        DataError: the folder is not as it should be, unreadable pictures, or too many bytes.
-    """
-    listings = list_folder(str(root), limit=limit)
-    train, test = in_memory(
-        *(PictureStream(listing, shape, corrupt_limit=corrupt_limit) for listing in listings), memory_limit=memory_limit
-    )
-    return train, test
-
-
-def _listed(place: Place, folder: str) -> FolderListing:
+def _listed(location: Location, folder: str) -> FolderListing:
     """List the pictures below the sub-folders of a folder, each a class, sorted."""
-    found = [(name, is_folder) for name, is_folder in place.entries(folder, recursive=True)
-             if folder or name.split("/")[0] != UNLABELLED]  # fmt: skip
-    pictures = [name for name, is_folder in found if not is_folder and "/" in name and _is_picture(name)]
-    classes = {name.split("/")[0] for name, is_folder in found if is_folder or "/" in name}
-    where = f"data_root {place.text}{f'/{folder}' if folder else ''}"
+    found = [entry for entry in location.entries(folder, recursive=True, hidden=False)
+             if folder or entry.name.split("/")[0] != UNLABELLED]  # fmt: skip
+    pictures = [entry.name for entry in found if not entry.is_folder and "/" in entry.name and _is_picture(entry.name)]
+    classes = {entry.name.split("/")[0] for entry in found if entry.is_folder or "/" in entry.name}
+    where = f"data_root {location.title}{f'/{folder}' if folder else ''}"
     if not pictures:
         raise DataError(
             "no pictures", where=where, right="give a folder with one sub-folder of pictures for each class"
@@ -147,12 +111,12 @@ def _listed(place: Place, folder: str) -> FolderListing:
     pictures.sort(key=lambda name: (name.split("/", 1)[0], *name.rpartition("/")[::2]))
     labels = np.array([index_of[name.split("/", 1)[0]] for name in pictures], dtype=np.int64)
     paths = pa.array([f"{folder}/{name}" if folder else name for name in pictures], pa.large_string())
-    return FolderListing(place.name, class_names, torch.from_numpy(labels), place, paths)
+    return FolderListing(location.name, class_names, torch.from_numpy(labels), location, paths)
 
 
 def _with_unlabelled(train: FolderListing, limit: int | None) -> FolderListing:
-    found = train.place.entries(UNLABELLED, recursive=True)
-    names = [f"{UNLABELLED}/{name}" for name, is_folder in found if not is_folder and _is_picture(name)]
+    found = train.location.entries(UNLABELLED, recursive=True, hidden=False)
+    names = [f"{UNLABELLED}/{entry.name}" for entry in found if not entry.is_folder and _is_picture(entry.name)]
     more = pa.array(names, pa.large_string()).take(pa.array(shuffled(len(names), limit).numpy()))
     labels = torch.cat((train.labels, torch.full((len(more),), -1)))
     return replace(train, labels=labels, paths=pa.concat_arrays([train.paths, more]))

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
-import pyarrow as pa
 import torch
-from numpy.typing import NDArray
-from pyarrow import fs
 from torch import Tensor
 
 from raygen.data.decoding import Data
 from raygen.data.images import stratified_split
-from raygen.data.order import Plan
+from raygen.data.order import Indices, Plan
 from raygen.data.source import Share
-from raygen.errors import DataError, closest
+from raygen.errors import DataError, StoreError, closest
+from raygen.storage import Location
 
 TEST_NAMES = ("test", "val", "validation")
 """What the images for testing may be called, the first that is there being taken."""
 
 SPLIT_SEED = 0
 """Of the fixed random order in which a limit takes images, and of the split where there are none for testing."""
-
-Indices = NDArray[np.int64]
 
 
 class Listing(Protocol):
@@ -48,10 +41,11 @@ class Listing(Protocol):
         """Return where the picture with this index lies, for messages."""
 
     def read(self, indices: Indices) -> Sequence[Data]:
-        """Return pictures' files, in the order of ``indices``.
+        """Return the bytes of pictures, in the order of ``indices``.
 
         Raises:
-            DataError: a file that holds many pictures cannot be read.
+            StoreError: storage does not answer, or a file is gone: what was not read is never taken for corrupt.
+            DataError: a file that holds many pictures is damaged.
         """
 
     def epoch(self, seed: int, number: int, batch_size: int, share: Share) -> Plan:
@@ -61,62 +55,20 @@ class Listing(Protocol):
         """Return what a process reads where each picture is looked at once."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """A folder on local disk or behind a URI; ``text`` is for messages: what the user wrote, without secrets."""
+def open_folder(data_root: str) -> Location:
+    """Return the folder of a data set, a path or a URI.
 
-    text: str
-    filesystem: Any
-    root: str
-
-    @classmethod
-    def of(cls, text: str) -> Place:
-        """Take a path or a URI.
-
-        Raises:
-            DataError: if the URI's scheme is unknown or its storage cannot be reached.
-        """
-        if "://" not in text:
-            return cls(text.rstrip("/") or "/", fs.LocalFileSystem(), str(Path(text).expanduser().absolute()))
-        shown = _shown(text)
-        try:
-            filesystem, root = fs.FileSystem.from_uri(text)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            right = "give a path or a URI that pyarrow.fs knows (file://, s3://, gs://, abfs://, hdfs://)"
-            raise DataError(f"no storage behind this address ({error})", where=f"data_root {shown}",
-                            right=right) from None  # fmt: skip
-        return cls(shown, filesystem, root.rstrip("/"))
-
-    @property
-    def name(self) -> str:
-        """The folder's own."""
-        return self.root.rsplit("/", 1)[-1]
-
-    def entries(self, folder: str = "", *, recursive: bool = False) -> list[tuple[str, bool]]:
-        """Return what is in a folder below this one: names relative to it, and whether each is a folder; sorted.
-
-        Raises:
-            DataError: if it is not there or cannot be listed.
-        """
-        base = f"{self.root}/{folder}" if folder else self.root
-        try:
-            infos = self.filesystem.get_file_info(fs.FileSelector(base, recursive=recursive))
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"no pictures ({error})", where=f"data_root {self.text}",
-                            right="give a folder of pictures or of Parquet files") from None  # fmt: skip
-        names = ((info.path[len(base) :].lstrip("/"), info.type == fs.FileType.Directory) for info in infos)
-        return sorted((name, is_folder) for name, is_folder in names if not _is_hidden(name))
-
-
-def _shown(uri: str) -> str:
-    """Leave out what may hold a password: the user, and the options."""
-    scheme, _, rest = uri.partition("?")[0].partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}".rstrip("/")
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
+    Raises:
+        DataError: if the URI's scheme is unknown, its storage cannot be reached, or there is no such folder.
+    """
+    try:
+        location = Location.of(data_root)
+    except StoreError as error:
+        raise DataError(error.what, where=f"data_root {error.where}", right=error.right) from None
+    if not location.exists(""):
+        raise DataError("no pictures: there is no such folder", where=f"data_root {location.title}",
+                        right="give a folder of pictures or of Parquet files")  # fmt: skip
+    return location
 
 
 def split(labels: Tensor, limit: int | None) -> tuple[Tensor, Tensor]:

@@ -6,15 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from raygen.data.augmented import AugmentedSet
-from raygen.data.bundled import digits
 from raygen.data.folder import list_folder
 from raygen.data.images import ImageSet
 from raygen.data.listing import Listing
 from raygen.data.parquet import list_parquet
 from raygen.data.settings import DATA_SETS, MEMORY_LIMIT, PICTURE_SETS, SMALL_SETS, Augment, DataSettings
+from raygen.data.small_sets import digits, vision_set
 from raygen.data.source import ImageSource
 from raygen.data.stream import PictureStream, ThreadReader, bytes_of, in_memory
-from raygen.data.vision import vision_set
 from raygen.errors import DataError, SettingsError, closest
 
 

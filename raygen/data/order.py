@@ -60,10 +60,10 @@ class Groups:
         ends = np.cumsum(np.diff(self.starts)[order])
         window: list[Indices] = []
         held = rows = 0
-        for place in range(int(np.searchsorted(ends, first, side="right")), len(order)):
-            group = order[place]
+        for position in range(int(np.searchsorted(ends, first, side="right")), len(order)):
+            group = order[position]
             start, stop = (int(index) for index in self.starts[group : group + 2])
-            before = int(ends[place]) - (stop - start)
+            before = int(ends[position]) - (stop - start)
             if before >= last:
                 break
             part = np.arange(start + max(first - before, 0), min(stop, start + last - before))
@@ -89,7 +89,7 @@ def plan_epoch(n: int, seed: int, number: int, batch_size: int, share: Share) ->
 
 
 def plan_once(n: int, batch_size: int, share: Share) -> Plan:
-    """Plan a look at single files: every so-manieth batch, in order (``ImageSet.once``)."""
+    """Plan a look at single files: each process takes every ``processes``-th batch, in order (``ImageSet.once``)."""
     starts = range(share.rank * batch_size, n, share.processes * batch_size)
     shards = [np.arange(start, min(start + batch_size, n)) for start in starts]
     return _singles(shards)

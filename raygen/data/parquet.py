@@ -16,17 +16,17 @@ from raygen.data.decoding import Data
 from raygen.data.listing import (
     SPLIT_SEED,
     TEST_NAMES,
-    Indices,
-    Place,
     check_classes,
     check_same,
+    open_folder,
     shuffled,
     split,
 )
-from raygen.data.order import Groups, Plan, plan_grouped_epoch, plan_grouped_once
+from raygen.data.order import Groups, Indices, Plan, plan_grouped_epoch, plan_grouped_once
 from raygen.data.parquet_files import LabelledRows, ParquetRows, read_rows
 from raygen.data.source import Share
 from raygen.errors import DataError
+from raygen.storage import Location
 
 _LEAST_GROUPS = 32
 """From so many row groups a limit takes its rows, where there are as many."""
@@ -103,24 +103,25 @@ def list_parquet(
             does not name the classes, the labels that occur in training are their names.
 
     Raises:
+        StoreError: storage does not answer.
         DataError: no such files, no such columns, columns of other kinds, or labels that are out of range.
     """
-    place = Place.of(root)
-    files = _files(place)
+    location = open_folder(root)
+    files = _files(location)
     if "train" not in files:
         right = "give a folder with files train-*.parquet, or a folder train of Parquet files"
-        raise DataError("no Parquet files for training", where=f"data_root {place.text}", right=right)
-    read = read_rows(place, "train", files["train"], image_column, label_column)
+        raise DataError("no Parquet files for training", where=f"data_root {location.title}", right=right)
+    read = read_rows(location, "train", files["train"], image_column, label_column)
     class_names = read.class_names or _names_in(read.labels)
-    train = _numbered(place.name, read, class_names)
-    check_classes(f"data_root {place.text}", train.labels, class_names)
+    train = _numbered(location.name, read, class_names)
+    check_classes(f"data_root {location.title}", train.labels, class_names)
     for name in TEST_NAMES:
         if name not in files:
             continue
-        read = read_rows(place, name, files[name], image_column, label_column)
+        read = read_rows(location, name, files[name], image_column, label_column)
         if read.class_names is not None:
-            check_same(place.text, class_names, read.class_names)
-        test = _numbered(place.name, read, class_names)
+            check_same(location.title, class_names, read.class_names)
+        test = _numbered(location.name, read, class_names)
         # The hub's ImageNet, for one, has a test split whose labels are all -1.
         if (test.labels >= 0).any():
             return train.limited(limit), test.limited(limit)
@@ -132,22 +133,22 @@ def _halved(listing: ParquetListing, limit: int | None) -> tuple[ParquetListing,
     known = (listing.labels >= 0).nonzero().squeeze(1)
     chosen = [known[rows] for rows in split(listing.labels[known], None)]
     if not len(chosen[1]):
-        raise DataError("no picture is left for testing", where=f"data_root {listing.files.place.text}",
+        raise DataError("no picture is left for testing", where=f"data_root {listing.files.location.title}",
                         right="give files test-*.parquet, or two pictures or more of a class")  # fmt: skip
     train = torch.cat((chosen[0], (listing.labels < 0).nonzero().squeeze(1)))
     return listing.subset(train).limited(limit), listing.subset(chosen[1]).limited(limit)
 
 
-def _files(place: Place) -> dict[str, list[str]]:
+def _files(location: Location) -> dict[str, list[str]]:
     """Find the Parquet files of each split."""
     found: dict[str, list[str]] = {}
-    for name, is_folder in place.entries(recursive=True):
+    for name, kind in location.entries(recursive=True, hidden=False):
         *folders, file = name.removeprefix("data/").split("/")
-        if is_folder or not file.endswith(".parquet") or len(folders) > 1:
+        if kind == "folder" or not file.endswith(".parquet") or len(folders) > 1:
             continue
-        kind = folders[0] if folders else file.removesuffix(".parquet").split("-")[0]
-        if kind == "train" or kind in TEST_NAMES:
-            found.setdefault(kind, []).append(name)
+        part = folders[0] if folders else file.removesuffix(".parquet").split("-")[0]
+        if part == "train" or part in TEST_NAMES:
+            found.setdefault(part, []).append(name)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raygen.data.decoding import Corrupt, Data
-from raygen.data.listing import Indices, Place, unknown_column
+from raygen.data.listing import unknown_column
+from raygen.data.order import Indices
 from raygen.errors import DataError
+from raygen.storage import Location
 
 GROUP_LIMIT = 2 * 2**30
 """Bytes of a row group; one that is larger is refused, since it must be held in memory as a whole."""
@@ -31,7 +34,7 @@ class ParquetRows:
     """Rows of files, numbered on from file to file.
 
     Attributes:
-        place: the folder.
+        location: the folder.
         files: their paths, relative to the folder.
         column: that holds the pictures.
         group_files: (g,) which file each row group is in.
@@ -40,7 +43,7 @@ class ParquetRows:
         group_bytes: (g,) of its pictures.
     """
 
-    place: Place
+    location: Location
     files: tuple[str, ...]
     column: str
     group_files: Indices
@@ -55,7 +58,7 @@ class ParquetRows:
         """Return the file, and the row in it."""
         file = int(self.group_files[self.group_of(row)])
         first = int(self.group_starts[np.searchsorted(self.group_files, file)])
-        return f"{self.place.text}/{self.files[file]}, row {row - first}"
+        return f"{self.location.title}/{self.files[file]}, row {row - first}"
 
     def group_of(self, rows: Any) -> Any:
         """Return which row group each row is in."""
@@ -65,7 +68,8 @@ class ParquetRows:
         """Return the pictures in rows, reading each row group once.
 
         Raises:
-            DataError: a file cannot be read.
+            StoreError: storage does not give a file.
+            DataError: a file is damaged.
         """
         groups = self.group_of(rows)
         found: dict[int, Data] = {}
@@ -77,12 +81,8 @@ class ParquetRows:
 
     def _column(self, group: int) -> Any:
         file = self.files[int(self.group_files[group])]
-        try:
-            with _opened(self.place, file) as opened:
-                table = opened.read_row_group(int(self.group_numbers[group]), columns=[self.column])
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(self.place, file, error) from error
-        return table.column(self.column)
+        with _opened(self.location, file) as opened:
+            return opened.read_row_group(int(self.group_numbers[group]), columns=[self.column]).column(self.column)
 
 
 @dataclass(frozen=True)
@@ -100,37 +100,37 @@ class LabelledRows:
     class_names: tuple[str, ...] | None
 
 
-def read_rows(place: Place, kind: str, files: Sequence[str], image: str | None, label: str | None) -> LabelledRows:
+def read_rows(
+    location: Location, kind: str, files: Sequence[str], image: str | None, label: str | None
+) -> LabelledRows:
     """Read labels and metadata of a split's files.
 
     Args:
-        place: the folder.
+        location: the folder.
         kind: the split's name, for messages.
         files: relative to the folder.
         image: column of the pictures, None to find it.
         label: column of the labels, None to find it.
 
     Raises:
-        DataError: no such columns, columns of other kinds, no rows, or a file that cannot be read.
+        StoreError: storage does not give a file.
+        DataError: no such columns, columns of other kinds, no rows, or a damaged file.
     """
-    where = f"{place.text}/{files[0]}"
-    try:
-        with _opened(place, files[0]) as opened:
-            schema = opened.schema_arrow
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(place, files[0], error) from error
+    where = f"{location.title}/{files[0]}"
+    with _opened(location, files[0]) as opened:
+        schema = opened.schema_arrow
     features = _features(schema)
     image = _column_of(schema, features, "Image", image, _IMAGE_NAMES, where)
     label = _column_of(schema, features, "ClassLabel", label, _LABEL_NAMES, where)
     _check_columns(schema, image, label, where)
     with ThreadPoolExecutor(_READERS) as pool:
-        parts = list(pool.map(lambda file: _read_file(place, file, image, label), files))
+        parts = list(pool.map(lambda file: _read_file(location, file, image, label), files))
     values = pa.chunked_array([chunk for part in parts for chunk in part[0].chunks], type=schema.field(label).type)
     counts = np.array([count for part in parts for count, _ in part[1]], dtype=np.int64)
     if not len(values):
         raise DataError(f"the {kind} split is empty", where=where, right="give files with rows")
     rows = ParquetRows(
-        place=place, files=tuple(files), column=image,
+        location=location, files=tuple(files), column=image,
         group_files=np.repeat(np.arange(len(files)), [len(part[1]) for part in parts]),
         group_numbers=np.array([number for part in parts for number in range(len(part[1]))], dtype=np.int64),
         group_starts=np.concatenate([[0], counts.cumsum()]),
@@ -140,16 +140,13 @@ def read_rows(place: Place, kind: str, files: Sequence[str], image: str | None, 
     return LabelledRows(rows, values, None if names is None else tuple(map(str, names)))
 
 
-def _read_file(place: Place, file: str, image: str, label: str) -> tuple[Any, list[tuple[int, int]]]:
+def _read_file(location: Location, file: str, image: str, label: str) -> tuple[Any, list[tuple[int, int]]]:
     """Return a file's labels, and rows and bytes of each of its row groups."""
-    where = f"{place.text}/{file}"
-    try:
-        with _opened(place, file) as opened:
-            _check_columns(opened.schema_arrow, image, label, where)
-            labels = opened.read(columns=[label]).column(label)
-            groups = [_size_of(opened.metadata.row_group(number), image) for number in range(opened.num_row_groups)]
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(place, file, error) from error
+    where = f"{location.title}/{file}"
+    with _opened(location, file) as opened:
+        _check_columns(opened.schema_arrow, image, label, where)
+        labels = opened.read(columns=[label]).column(label)
+        groups = [_size_of(opened.metadata.row_group(number), image) for number in range(opened.num_row_groups)]
     if any(size > GROUP_LIMIT for _, size in groups):
         raise DataError(f"a row group of {max(size for _, size in groups):,} bytes, above {GROUP_LIMIT:,}", where=where,
                         right="write the file with smaller row groups")  # fmt: skip
@@ -162,8 +159,22 @@ def _size_of(group: Any, column: str) -> tuple[int, int]:
     return group.num_rows, sum(sizes)
 
 
-def _opened(place: Place, file: str) -> Any:
-    return pq.ParquetFile(f"{place.root}/{file}", filesystem=place.filesystem)
+@contextmanager
+def _opened(location: Location, file: str) -> Iterator[Any]:
+    """Open a Parquet file as pyarrow's.
+
+    Raises:
+        StoreError: storage does not give it. This error passes through pyarrow unchanged: what pyarrow itself raises,
+            often an OSError too, is about bytes that were read.
+        DataError: from the block too, if the file's bytes are damaged.
+    """
+    with location.open(file) as stream:
+        try:
+            with pq.ParquetFile(stream) as opened:
+                yield opened
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"cannot be read ({error})", where=f"{location.title}/{file}",
+                            right="give whole Parquet files, or take this one out") from error  # fmt: skip
 
 
 def _features(schema: Any) -> dict[str, dict[str, Any]]:
@@ -213,8 +224,3 @@ def _bytes_of(column: Any) -> Iterator[Data]:
     for scalar in column:
         field = scalar["bytes"] if scalar.is_valid and pa.types.is_struct(scalar.type) else scalar
         yield memoryview(field.as_buffer()) if field.is_valid else Corrupt("the row has no bytes")
-
-
-def _unreadable(place: Place, file: str, error: Exception) -> DataError:
-    return DataError(f"cannot be read ({error})", where=f"{place.text}/{file}",
-                     right="give whole Parquet files, or take this one out")  # fmt: skip

@@ -69,7 +69,7 @@ class PictureStream:
         listing: what to read.
         shape: (C, H, W) of the images, C being 1 or 3.
         augment: how they are changed in an epoch; not where each is looked at once.
-        corrupt_limit: this many pictures may be unreadable in a pass of this process.
+        corrupt_limit: this many pictures may be corrupt in a pass of this process: read, and not to be decoded.
         reader: of the pictures.
 
     Raises:
@@ -99,7 +99,7 @@ class PictureStream:
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """The pictures that could not be read in the last pass."""
+        """The pictures that were corrupt in the last pass."""
         return tuple(self._skipped)
 
     def read_by(self, reader: Reader) -> PictureStream:
@@ -123,7 +123,8 @@ class PictureStream:
         """Give this process's shard of every global batch of an epoch; see ``ImageSource``.
 
         Raises:
-            DataError: more pictures than ``corrupt_limit`` cannot be read.
+            DataError: more pictures than ``corrupt_limit`` are corrupt.
+            StoreError: storage does not give a picture.
         """
         plan = self.listing.epoch(seed, number, batch_size, share)
         return self._pass(plan, Preparation(self.shape, self.augment, seed, number))
@@ -132,7 +133,8 @@ class PictureStream:
         """Give this process's share of the images, each once; see ``ImageSource``.
 
         Raises:
-            DataError: more pictures than ``corrupt_limit`` cannot be read.
+            DataError: more pictures than ``corrupt_limit`` are corrupt.
+            StoreError: storage does not give a picture.
         """
         return self._pass(self.listing.once(batch_size, share), Preparation(self.shape))
 
@@ -167,16 +169,17 @@ class PictureStream:
         logging.getLogger(__name__).warning("%s: cannot be read (%s); skipped", title, picture.reason)
 
 
-def in_memory(*streams: PictureStream, memory_limit: int = MEMORY_LIMIT) -> tuple[ImageSet, ...]:
-    """Read streams into memory; pictures that are skipped are not in the sets.
+def in_memory(*streams: PictureStream) -> tuple[ImageSet, ...]:
+    """Read streams into memory; corrupt pictures are not in the sets.
 
     Raises:
-        DataError: too many bytes, or too many pictures that cannot be read.
+        DataError: too many bytes, or too many corrupt pictures.
+        StoreError: storage does not give a picture.
     """
     size = sum(map(bytes_of, streams))
-    if size > memory_limit:
+    if size > MEMORY_LIMIT:
         n, shape = sum(map(len, streams)), "x".join(map(str, streams[0].shape))
-        what = f"{n} pictures of {shape} are {size:,} bytes, above {memory_limit:,}"
+        what = f"{n} pictures of {shape} are {size:,} bytes, above {MEMORY_LIMIT:,}"
         raise DataError(what, where=f"data {streams[0].name}", right="give a limit, or a network of smaller images")
     return tuple(_loaded(stream) for stream in streams)
 

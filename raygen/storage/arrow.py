@@ -67,9 +67,9 @@ class ArrowBackend:
         """Ask the storage."""
         return bool(self.filesystem.get_file_info(path).type != fs.FileType.NotFound)
 
-    def entries(self, path: str, *, recursive: bool, absent: bool) -> list[Entry]:
+    def entries(self, path: str, *, recursive: bool) -> list[Entry]:
         """List a folder."""
-        found = self.filesystem.get_file_info(fs.FileSelector(path, allow_not_found=absent, recursive=recursive))
+        found = self.filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive))
         return [Entry(info.path[len(path) :].lstrip("/"), _KINDS.get(info.type, "other")) for info in found]
 
     def open(self, path: str) -> BinaryIO:

@@ -13,7 +13,6 @@ from typing import BinaryIO, Literal, NamedTuple, Protocol
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
-
 Kind = Literal["file", "folder", "other"]
 
 
@@ -44,8 +43,8 @@ class Backend(Protocol):
     def exists(self, path: str) -> bool:
         """Whether there is a file or folder."""
 
-    def entries(self, path: str, *, recursive: bool, absent: bool) -> list[Entry]:
-        """Return what a folder holds, in any order; nothing where there is none, if it may be absent."""
+    def entries(self, path: str, *, recursive: bool) -> list[Entry]:
+        """Return what a folder holds, in any order; nothing where there is none."""
 
     def open(self, path: str) -> BinaryIO:
         """Open a file to be read from any position."""
@@ -81,9 +80,9 @@ class LocalBackend:
             raise
         return True
 
-    def entries(self, path: str, *, recursive: bool, absent: bool) -> list[Entry]:
+    def entries(self, path: str, *, recursive: bool) -> list[Entry]:
         """List a folder; links are followed."""
-        if absent and not self.exists(path):
+        if not self.exists(path):
             return []
         return list(_entries(path, "", recursive=recursive))
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from raygen.errors import StoreError
 from raygen.storage.backends import Backend, Entry, LocalBackend
-from raygen.storage.retry import WAITS, persist
+from raygen.storage.retry import WAITS, is_transient, persist
 from raygen.storage.stored_file import StoredFile
 
 Result = TypeVar("Result")
@@ -83,23 +83,19 @@ class Location:
         """
         return [entry.name for entry in self.entries(folder, recursive=recursive) if entry.kind == "file"]
 
-    def entries(
-        self, folder: str = "", *, recursive: bool = False, hidden: bool = True, absent: bool = True
-    ) -> list[Entry]:
+    def entries(self, folder: str = "", *, recursive: bool = False, hidden: bool = True) -> list[Entry]:
         """Return what ``folder`` holds, sorted by name; nothing if it does not exist.
 
         Args:
             folder: below this one.
             recursive: whether to list its folders, too.
             hidden: whether to list names that begin with a dot, and what lies below them.
-            absent: whether the folder may be absent.
 
         Raises:
-            StoreError: if it is no folder, is absent and may not be, or cannot be listed.
+            StoreError: if it is no folder, or cannot be listed.
         """
         path = self._path(folder)
-        found = self._try("the folder cannot be listed",
-                          lambda: self.backend.entries(path, recursive=recursive, absent=absent))  # fmt: skip
+        found = self._try("the folder cannot be listed", lambda: self.backend.entries(path, recursive=recursive))
         return sorted(entry for entry in found if hidden or not _is_hidden(entry.name))
 
     def read(self, name: str) -> bytes:
@@ -113,7 +109,7 @@ class Location:
             with self.backend.open(self._path(name)) as stream:
                 return bytes(stream.read())
 
-        return self._try(f"{name} cannot be read", attempt, right="give the folder of a raygen run")
+        return self._try(f"{name} cannot be read", attempt, right="see that it is there and may be read")
 
     def open(self, name: str) -> StoredFile:
         """Open a file to be read in parts.
@@ -122,7 +118,10 @@ class Location:
             StoreError: if it is not there or cannot be read.
         """
         path = self._path(name)
-        return StoredFile(lambda: self.backend.open(path), lambda read: self._try(f"{name} cannot be read", read))
+        return StoredFile(
+            lambda: self.backend.open(path),
+            lambda read: self._try(f"{name} cannot be read", read, right="see that it is there and may be read"),
+        )
 
     def write(self, name: str, data: bytes, *, lasting: bool = True) -> None:
         """Write a file whole: a reader sees the old file or the new one, never a part.
@@ -157,6 +156,8 @@ class Location:
         try:
             return persist(attempt, self.waits)
         except OSError as error:
+            if is_transient(error):
+                right = "see that the storage answers, and run the same command again"
             raise StoreError(f"{what} ({error})", where=self.title, right=right) from None
 
     def _path(self, name: str) -> str:

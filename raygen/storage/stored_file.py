@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Callable
 from typing import BinaryIO
@@ -67,10 +68,14 @@ class StoredFile(io.RawIOBase):
                 self._stream = self._reopen()
                 self._size = self._stream.seek(0, io.SEEK_END)
             self._stream.seek(self._position)
-            return bytes(self._stream.read(count))
+            data = bytes(self._stream.read(count))
         except OSError:
             self._drop()
             raise
+        if len(data) < count:
+            self._drop()
+            raise OSError(errno.EIO, f"{len(data)} bytes came, of {count}")
+        return data
 
     def _drop(self) -> None:
         stream, self._stream = self._stream, None

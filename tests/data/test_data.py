@@ -1,3 +1,4 @@
+import errno
 import pickle
 import struct
 from pathlib import Path
@@ -10,8 +11,8 @@ from hypothesis import given
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from raygen.data import DataSettings, ImageSet, Share, digits, folder_set, load_data, open_data, stratified_split
-from raygen.data.vision import image_set
+from raygen.data import DataSettings, ImageSet, Share, digits, load_data, open_data, stratified_split
+from raygen.data.small_sets import image_set
 from raygen.errors import DataError, SettingsError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -174,16 +175,59 @@ def write_cifar(root, per_file=4):
     return pixels[:5].reshape(-1, 3, 32, 32), labels[:5].ravel()
 
 
-def test_cifar_files_come_back_as_they_were_written(tmp_path, monkeypatch):
-    pixels, labels = write_cifar(tmp_path)
+@pytest.fixture
+def small_cifar(tmp_path, monkeypatch):
+    """The folder of ``write_cifar``'s files, and what is in them."""
     # torchvision wants the very files of the data set, by their checksums.
     for parts in ("train_list", "test_list"):
         monkeypatch.setattr(CIFAR10, parts, [(name, None) for name, _ in getattr(CIFAR10, parts)])
     monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": None})
-    train, test = load_data(DataSettings(data="cifar10", data_root=str(tmp_path)), (3, 32, 32))
+    return tmp_path, *write_cifar(tmp_path)
+
+
+def test_cifar_files_come_back_as_they_were_written(small_cifar):
+    root, pixels, labels = small_cifar
+    train, test = load_data(DataSettings(data="cifar10", data_root=str(root)), (3, 32, 32))
     assert np.array_equal(train.images.numpy(), pixels)
     assert train.labels.tolist() == labels.tolist()
     assert (len(test), train.class_names[3], train.shape) == (4, "cat", (3, 32, 32))
+
+
+def failing_once(function, number):
+    """A function that fails at its first call, as a disk does."""
+    calls = []
+
+    def call(*given, **named):
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError(number, "the disk went away")
+        return function(*given, **named)
+
+    return call
+
+
+def test_digits_are_tried_again_where_the_disk_fails_for_a_moment(monkeypatch):
+    import sklearn.datasets
+
+    expected = digits()
+    monkeypatch.setattr(sklearn.datasets, "load_digits", failing_once(sklearn.datasets.load_digits, errno.EIO))
+    for one, other in zip(expected, digits(), strict=True):
+        assert torch.equal(one.images, other.images)
+
+
+def test_digits_that_cannot_be_read_are_one_line(monkeypatch):
+    import sklearn.datasets
+
+    monkeypatch.setattr(sklearn.datasets, "load_digits", failing_once(sklearn.datasets.load_digits, errno.EACCES))
+    with pytest.raises(DataError, match=r"^data digits: cannot be read \(.*the disk went away\); "):
+        load_data(DataSettings(data="digits"), (1, 28, 28))
+
+
+def test_cifar_files_are_tried_again_where_the_disk_fails_for_a_moment(small_cifar, monkeypatch):
+    root, pixels, _ = small_cifar
+    monkeypatch.setattr(CIFAR10, "_load_meta", failing_once(CIFAR10._load_meta, errno.EIO))
+    train, _ = load_data(DataSettings(data="cifar10", data_root=str(root)), (3, 32, 32))
+    assert np.array_equal(train.images.numpy(), pixels)
 
 
 @pytest.mark.parametrize("data", ["mnist", "fashion-mnist", "cifar10"])
@@ -237,6 +281,10 @@ def write_pictures(root, classes, size=(8, 6)):
 RED_AND_BLUE = {"blue": (5, (0, 0, 255)), "red": (10, (255, 0, 0))}
 
 
+def folder_set(root, shape, **values):
+    return load_data(DataSettings(data="folder", data_root=str(root), corrupt_limit=0, **values), shape)
+
+
 def test_a_folder_of_classes_is_split_class_by_class(tmp_path):
     write_pictures(tmp_path, RED_AND_BLUE)
     train, test = load_data(DataSettings(data="folder", data_root=str(tmp_path)), (3, 4, 4))
@@ -267,11 +315,13 @@ def test_a_picture_is_scaled_to_cover_and_cut_in_its_middle(tmp_path):
     assert train.shape == (1, 10, 10)
 
 
-def test_too_many_bytes_are_refused_before_a_picture_is_read(tmp_path):
+def test_too_many_bytes_are_refused_before_a_picture_is_read(tmp_path, monkeypatch):
     write_pictures(tmp_path, RED_AND_BLUE)
+    monkeypatch.setattr("raygen.data.stream.MEMORY_LIMIT", 719)
     with pytest.raises(DataError, match="15 pictures of 3x4x4 are 720 bytes, above 719; give a limit"):
-        folder_set(tmp_path, (3, 4, 4), memory_limit=719)
-    assert len(folder_set(tmp_path, (3, 4, 4), memory_limit=720)[0]) == 12
+        folder_set(tmp_path, (3, 4, 4))
+    monkeypatch.setattr("raygen.data.stream.MEMORY_LIMIT", 720)
+    assert len(folder_set(tmp_path, (3, 4, 4))[0]) == 12
 
 
 def test_what_is_wrong_with_a_folder_is_named(tmp_path):

@@ -12,9 +12,10 @@ import pytest
 
 from raygen.data import DataSettings, Share, load_data, open_data
 from raygen.data.folder import _listed, list_folder
-from raygen.data.listing import Place
+from raygen.data.listing import open_folder
 from raygen.data.parquet import list_parquet
 from raygen.errors import DataError
+from raygen.storage import Location
 
 SHAPE = (3, 4, 5)
 
@@ -51,7 +52,7 @@ def test_classes_and_pictures_are_numbered_as_torchvision_numbers_them(pictures)
     pictures.folder(".", {"dog": 3, "cat": 2, "Emu": 2})
     pictures.folder("dog", {"0": 2, "a": 1, "a-b": 1, "a/b": 2}, first=50)
     theirs = ImageFolder(str(pictures.root))
-    ours = _listed(Place.of(str(pictures.root)), "")
+    ours = _listed(open_folder(str(pictures.root)), "")
     assert list(ours.class_names) == theirs.classes
     assert [ours.title(index) for index in range(len(ours.labels))] == [path for path, _ in theirs.samples]
     assert ours.labels.tolist() == theirs.targets
@@ -287,11 +288,11 @@ def test_metadata_that_are_no_json_are_passed_over(pictures):
         assert list_parquet(str(pictures.root))[0].class_names == ("0", "1")
 
 
-# --- places ----------------------------------------------------------------------------------------------------------
+# --- addresses -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["folder", "parquet"])
-def test_absent_and_unknown_places_are_named(tmp_path, kind):
+def test_absent_folders_and_unknown_addresses_are_named(tmp_path, kind):
     def load(root):
         load_data(DataSettings(data=kind, data_root=root), SHAPE)
 
@@ -305,9 +306,10 @@ def test_absent_and_unknown_places_are_named(tmp_path, kind):
 
 def test_a_password_is_not_repeated():
     with pytest.raises(DataError) as caught:
-        Place.of("ftp://me:secret@host/pictures?token=secret")
+        open_folder("ftp://me:secret@host/pictures?token=secret")
     assert "data_root ftp://host/pictures: " in str(caught.value)
-    assert Place.of("s3://me:secret@bucket/pictures?region=us-east-1").text == "s3://bucket/pictures"
+    assert "secret" not in str(caught.value)
+    assert Location.of("s3://me:secret@bucket/pictures?region=us-east-1").title == "s3://bucket/pictures"
 
 
 @pytest.mark.parametrize("kind", ["folder", "parquet"])
@@ -365,14 +367,14 @@ def test_pictures_behind_a_remote_protocol_are_those_on_disk(pictures, bucket, k
     uri = bucket.format(kind)
     remote, root = fs.FileSystem.from_uri(uri)
     fs.copy_files(str(pictures.root), root, destination_filesystem=remote)
-    near, far = (open_data(DataSettings(data=kind, data_root=place, stream=True), SHAPE)
-                 for place in (str(pictures.root), uri))  # fmt: skip
+    near, far = (open_data(DataSettings(data=kind, data_root=root, stream=True), SHAPE)
+                 for root in (str(pictures.root), uri))  # fmt: skip
     for one, other in zip(near, far, strict=True):
         for batch, same in zip(one.epoch(0, 0, 6, Share(1, 2)), other.epoch(0, 0, 6, Share(1, 2)), strict=True):
             assert (batch.images == same.images).all()
             assert (batch.labels == same.labels).all()
     (spoilt,) = (
-        name for name, _ in Place.of(uri).entries(recursive=True) if name.endswith(("00003.png", "train-0.parquet"))
+        name for name in Location.of(uri).names(recursive=True) if name.endswith(("00003.png", "train-0.parquet"))
     )
     with remote.open_output_stream(f"{root}/{spoilt}") as stream:
         stream.write(b"no picture")

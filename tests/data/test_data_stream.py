@@ -10,13 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from raygen.data import DataSettings, ImageSet, PictureStream, Share, ThreadReader, folder_set, load_data, open_data
+from raygen.data import DataSettings, ImageSet, PictureStream, Share, ThreadReader, load_data, open_data
 from raygen.data.augment import Preparation
 from raygen.data.folder import list_folder
 from raygen.data.order import Groups, Plan, batch_sizes, plan_epoch, plan_grouped_epoch, plan_grouped_once, plan_once
 from raygen.data.parquet import list_parquet
 from raygen.data.parquet_files import ParquetRows
-from raygen.errors import DataError, SettingsError
+from raygen.errors import DataError, SettingsError, StoreError
 
 SHAPE = (3, 4, 5)
 
@@ -270,15 +270,16 @@ def test_corrupt_pictures_are_left_out_of_a_set_in_memory(folders):
     for image, label in zip(train.images.numpy(), train.labels.tolist(), strict=True):
         assert label == (folders.number_of(image) >= 9)
     with pytest.raises(DataError, match=r"00003\.png: cannot be read"):
-        folder_set(folders.root, SHAPE)
+        load_data(DataSettings(data="folder", data_root=str(folders.root), corrupt_limit=0), SHAPE)
 
 
-def test_a_picture_that_vanishes_is_one_that_cannot_be_read(folders):
+def test_a_picture_that_vanishes_ends_the_pass_and_is_not_taken_for_corrupt(folders):
     train, _ = open_stream(folders.root)
     (found,) = folders.root.rglob("00005.png")
     found.unlink()
-    assert len(numbers_in(folders, train.epoch(0, 0, 6, Share()))) == 22
-    assert train.skipped == (str(found),)
+    with pytest.raises(StoreError, match=r"train/cat/00005\.png cannot be read .*; see that it is there"):
+        list(train.epoch(0, 0, 6, Share()))
+    assert train.skipped == ()
 
 
 def test_corrupt_rows_are_named_by_file_and_row(pictures):

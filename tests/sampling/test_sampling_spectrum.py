@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from raygen.data import ImageSet, folder_set
+from raygen.data import DataSettings, ImageSet, load_data
 from raygen.errors import SettingsError
 from raygen.networks import wrap_network
 from raygen.sampling import make_reference
@@ -70,7 +70,7 @@ def test_photographs_give_coloured_clouds_without_a_grid(tmp_path):
     (tmp_path / "all").mkdir()
     for picture in sorted(PICTURES.glob("*/*.jpg"))[::13]:
         (tmp_path / "all" / picture.name).symlink_to(picture)
-    pictures, _ = folder_set(tmp_path, (3, 224, 224))
+    pictures, _ = load_data(DataSettings(data="folder", data_root=str(tmp_path), corrupt_limit=0), (3, 224, 224))
     reference = make_reference(SETTINGS, (3, 224, 224), network(224), pictures)
     power = full_plane(reference.root.double().square().sum((0, 1)) / 3, 224)
     radius = cycles(224, 224)

@@ -2,90 +2,14 @@
 
 import errno
 import subprocess
-from itertools import count
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
-from pyarrow import fs
+from failing_storage import Moody, failing_location
 
 from raygen.errors import StoreError
-from raygen.storage import ArrowBackend, LocalBackend, Location, below
+from raygen.storage import LocalBackend, Location, below
 from raygen.storage.retry import is_transient, persist
-
-
-class Moody(fs.FileSystemHandler):
-    """A local folder that fails now and then, or that stays away for good."""
-
-    def __init__(self, number: int = errno.EIO, every: int = 7) -> None:
-        self.local = fs.LocalFileSystem()
-        self.number, self.every, self.calls, self.failed = number, every, count(1), 0
-
-    def _maybe(self) -> None:
-        if next(self.calls) % self.every == 0:
-            self.failed += 1
-            raise OSError(self.number, "the storage went away")
-
-    def get_type_name(self):
-        return "moody"
-
-    def normalize_path(self, path):
-        return path
-
-    def get_file_info(self, paths):
-        self._maybe()
-        return self.local.get_file_info(paths)
-
-    def get_file_info_selector(self, selector):
-        self._maybe()
-        return self.local.get_file_info(selector)
-
-    def create_dir(self, path, recursive):
-        self._maybe()
-        self.local.create_dir(path, recursive=recursive)
-
-    def delete_file(self, path):
-        self._maybe()
-        self.local.delete_file(path)
-
-    def move(self, source, target):
-        self._maybe()
-        self.local.move(source, target)
-
-    def open_output_stream(self, path, metadata):
-        self._maybe()
-        return pa.PythonFile(_File(path, self), mode="w")
-
-    def open_input_file(self, path):
-        self._maybe()
-        return self.local.open_input_file(path)
-
-    copy_file = delete_dir = delete_dir_contents = delete_root_dir_contents = None
-    open_append_stream = open_input_stream = None
-
-
-class _File:
-    closed = False
-
-    def __init__(self, path: str, moody: Moody) -> None:
-        self.stream, self.moody = Path(path).open("wb"), moody  # noqa: SIM115
-
-    def write(self, data):
-        self.stream.write(bytes(data)[:1])
-        self.stream.flush()
-        self.moody._maybe()
-        return 1 + self.stream.write(bytes(data)[1:])
-
-    def flush(self):
-        self.stream.flush()
-
-    def close(self):
-        self.closed = True
-        self.stream.close()
-
-
-def place_of(moody: Moody, root: Path, waits: tuple[float, ...] = (0.0, 0.0, 0.0)) -> Location:
-    return Location("moody://run", ArrowBackend(fs.PyFileSystem(moody)), str(root), waits)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -94,33 +18,33 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_storage_that_fails_now_and_then_is_written_read_and_emptied(tmp_path):
     moody = Moody(every=7)
-    place = place_of(moody, tmp_path)
+    location = failing_location(moody, tmp_path)
     for number in range(20):
-        place.write(f"a/{number}.bin", bytes([number]) * 100)
+        location.write(f"a/{number}.bin", bytes([number]) * 100)
     assert moody.failed > 5
-    assert place.names("a") == sorted(f"{number}.bin" for number in range(20))
+    assert location.names("a") == sorted(f"{number}.bin" for number in range(20))
     for number in range(20):
-        assert place.exists(f"a/{number}.bin")
-        assert place.read(f"a/{number}.bin") == bytes([number]) * 100
+        assert location.exists(f"a/{number}.bin")
+        assert location.read(f"a/{number}.bin") == bytes([number]) * 100
     # A write that failed on its way may have left a scrap where removing it failed too: nothing else.
     assert {name for name in files(tmp_path) if not name.endswith(".tmp")} == {f"a/{n}.bin" for n in range(20)}
     for number in range(20):
-        place.remove(f"a/{number}.bin")
+        location.remove(f"a/{number}.bin")
     assert not [name for name in files(tmp_path) if not name.endswith(".tmp")]
 
 
 def test_storage_that_stays_away_is_told_after_some_tries(tmp_path):
     (tmp_path / "a").write_bytes(b"old")
     for what, act in {
-        "a cannot be written": lambda place: place.write("a", b"new"),
-        "a cannot be read": lambda place: place.read("a"),
-        "a cannot be looked for": lambda place: place.exists("a"),
-        "cannot be listed": lambda place: place.names(),
-        "the folder cannot be listed": lambda place: place.entries(),
+        "a cannot be written": lambda location: location.write("a", b"new"),
+        "a cannot be read": lambda location: location.read("a"),
+        "a cannot be looked for": lambda location: location.exists("a"),
+        "cannot be listed": lambda location: location.names(),
+        "the folder cannot be listed": lambda location: location.entries(),
     }.items():
         moody = Moody(every=1)
-        with pytest.raises(StoreError, match=rf"moody://run: .*{what}"):
-            act(place_of(moody, tmp_path))
+        with pytest.raises(StoreError, match=rf"moody://pictures: .*{what}"):
+            act(failing_location(moody, tmp_path))
         assert moody.failed >= 4
     assert files(tmp_path) == {"a": b"old"}
 
@@ -129,7 +53,7 @@ def test_storage_that_stays_away_is_told_after_some_tries(tmp_path):
 def test_storage_that_refuses_is_not_asked_again(tmp_path, number):
     moody = Moody(number, every=1)
     with pytest.raises(StoreError, match="cannot be read"):
-        place_of(moody, tmp_path, (1000.0,)).read("a")
+        failing_location(moody, tmp_path, (1000.0,)).read("a")
     assert moody.failed == 1
 
 
@@ -164,9 +88,9 @@ def test_it_is_tried_once_more_than_it_waits():
 
 
 def test_a_file_that_is_not_there_is_not_waited_for(tmp_path):
-    place = Location(str(tmp_path), LocalBackend(), str(tmp_path), (1000.0,))
+    location = Location(str(tmp_path), LocalBackend(), str(tmp_path), (1000.0,))
     with pytest.raises(StoreError, match="cannot be read"):
-        place.read("absent")
+        location.read("absent")
 
 
 @pytest.mark.parametrize(
@@ -198,11 +122,11 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_is_told_at_once_and_goes_on_once_there_is_room(small_disk):
-    place = Location(str(small_disk), LocalBackend(), str(small_disk), (1000.0,))
-    place.write("kept", bytes(40_000))
+    location = Location(str(small_disk), LocalBackend(), str(small_disk), (1000.0,))
+    location.write("kept", bytes(40_000))
     with pytest.raises(StoreError, match=r"more cannot be written .*No space left.*; give a folder .* with room left"):
-        place.write("more", bytes(40_000))
+        location.write("more", bytes(40_000))
     assert files(small_disk) == {"kept": bytes(40_000)}
-    place.write("kept", bytes(4_000))
-    place.write("more", bytes(40_000))
-    assert place.names() == ["kept", "more"]
+    location.write("kept", bytes(4_000))
+    location.write("more", bytes(40_000))
+    assert location.names() == ["kept", "more"]

@@ -1,6 +1,7 @@
 """Pictures through Ray Data: what a plain stream gives, bit for bit, from CPUs beside those that train."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import ray.train
 import torch
+from failing_storage import Moody, failing_location
 from PIL import Image
 from ray.train.torch import TorchTrainer
 
 from raygen.cluster.train.streaming import RayReader, _least, check_spare, spare_cpus, through_ray
 from raygen.data import DataSettings, PictureStream, Share, digits, open_data
-from raygen.errors import DataError, SettingsError
+from raygen.errors import DataError, SettingsError, StoreError
 
 pytestmark = [
     # What Ray Data's own settings say of themselves as soon as they are made; and it leaves its log files open.
@@ -115,6 +117,30 @@ def test_a_torn_file_is_the_same_error(wide_cluster, tmp_path):
     torn.write_bytes(bytes(torn.stat().st_size))
     with pytest.raises(DataError, match=r"train-0\.parquet: cannot be read"):
         list(through_ray(plain, workers=1, held=1).epoch(5, 0, 50, Share()))
+
+
+def on_failing_storage(listing, every):
+    where = getattr(listing, "files", listing)
+    moved = replace(where, location=failing_location(Moody(every=every), where.location.root))
+    return moved if where is listing else replace(listing, files=moved)
+
+
+def test_a_passing_failure_of_storage_in_a_task_costs_no_picture_and_no_bit(wide_cluster, streams):
+    plain, _ = streams
+    listing = on_failing_storage(plain.listing, every=5)
+    through = PictureStream(listing, SHAPE, augment="resized-crop", corrupt_limit=2, reader=RayReader(1, 1))
+    assert same(list(through.epoch(5, 0, 50, Share())), list(plain.epoch(5, 0, 50, Share())))
+    assert len(through.skipped) == 2, "the pictures that are corrupt, and no others"
+
+
+def test_storage_that_fails_a_task_for_good_ends_the_pass_in_one_line(wide_cluster, streams):
+    plain, _ = streams
+    through = PictureStream(
+        on_failing_storage(plain.listing, every=1), SHAPE, corrupt_limit=999, reader=RayReader(1, 1)
+    )
+    with pytest.raises(StoreError, match=r"^moody://pictures: train\S+ cannot be read .*the storage went away.*; see"):
+        list(through.epoch(5, 0, 50, Share()))
+    assert through.skipped == ()
 
 
 def test_a_pass_may_be_left_and_another_begun(wide_cluster, streams):
