@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import compress
 
 from raygen.errors import StoreError
-from raygen.gallery.addresses import layer_folders
+from raygen.gallery.evidence import layer_folders
 from raygen.gallery.exhibits import Exhibit, Layer, Tile, read_unit
-from raygen.gallery.site import Site
+from raygen.gallery.pages import Site
 from raygen.store import Run, Unit
 
 log = logging.getLogger(__name__)
@@ -38,10 +38,10 @@ class GallerySummary:
 
 
 def build_gallery(run: Run) -> GallerySummary:
-    """Make the gallery of a run, in the run's folder ``gallery``; one that is there is made anew.
+    """Make the gallery of a run, in the run's folder ``gallery``; an existing one is written anew.
 
-    It holds one unit's samples and one layer's tiles in memory. What is missing or torn is left out, and named on
-    the pages and in the summary.
+    One unit's samples and one layer's tiles are in memory at a time. What is missing or torn is left out, and named
+    on the pages and in the summary.
 
     Raises:
         StoreError: if the run's plan cannot be read, or the gallery cannot be written.

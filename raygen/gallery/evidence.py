@@ -1,16 +1,17 @@
-"""What a run says about its nodes, as plain numbers: read from the samples, and summed up."""
+"""What a run says about its nodes: plain numbers, read from the samples and summed up, and their lasting addresses."""
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-
-from raygen.gallery.addresses import node_stem
 
 Images = list[list[bytes]]
 """PNG files of one node: by chain, then by draw."""
@@ -24,7 +25,7 @@ _OF_THE_NODE = (
 
 @dataclass(frozen=True)
 class Chain:
-    """One chain of a node, its draws in order; ``score`` is their mean."""
+    """One chain of a node, its draws in order; ``score`` is their mean score."""
 
     number: int
     draws: tuple[int, ...]
@@ -82,8 +83,8 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Node:
-    """A node's whole evidence; ``low`` and ``high`` are the ranges of the pixel values shown as black and white."""
+class NodeEvidence:
+    """All that is known of a node; ``low`` and ``high`` are the ranges of the pixel values shown as black and white."""
 
     entry: Entry
     chains: tuple[Chain, ...]
@@ -107,7 +108,7 @@ class LayerTotals:
     top_share: float
 
 
-def read_nodes(table: pa.Table) -> Iterator[tuple[Node, Images]]:
+def read_nodes(table: pa.Table) -> Iterator[tuple[NodeEvidence, Images]]:
     """Yield each node in a table of samples with its images, in the order of the rows."""
     rows_of: dict[str, list[int]] = {}
     for row, name in enumerate(table["node"].to_pylist()):
@@ -152,7 +153,7 @@ def _chain(samples: list[dict[str, Any]]) -> Chain:
     )
 
 
-def _node(samples: list[dict[str, Any]], chains: tuple[Chain, ...]) -> Node:
+def _node(samples: list[dict[str, Any]], chains: tuple[Chain, ...]) -> NodeEvidence:
     last = samples[-1]
     scores = [sample["score"] for sample in samples]
     lows, highs = ([sample[name] for sample in samples] for name in ("image_low", "image_high"))
@@ -169,7 +170,7 @@ def _node(samples: list[dict[str, Any]], chains: tuple[Chain, ...]) -> Node:
         else sum(sample["top_channel"] == sample["channel"] for sample in samples) / len(samples),
         constant=len(samples) > 1 and len(set(scores)) == 1,
     )
-    return Node(entry, chains, last["model"], last["seed"], (min(lows), max(lows)), (min(highs), max(highs)))
+    return NodeEvidence(entry, chains, last["model"], last["seed"], (min(lows), max(lows)), (min(highs), max(highs)))
 
 
 def _top_share(entries: Sequence[Entry]) -> float:
@@ -180,3 +181,50 @@ def _top_share(entries: Sequence[Entry]) -> float:
 def _median(values: Iterable[float]) -> float:
     known = [value for value in values if math.isfinite(value)]
     return statistics.median(known) if known else math.nan
+
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_PLAIN_NODE = re.compile(r"\d+(?:@(\d+),(\d+))?")
+_LONGEST = 80
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
+"""Names that Windows keeps for devices, whatever follows their first dot."""
+_OWN_FILES = {"index.html", "style.css", "gallery.json"}
+
+
+def layer_folders(layers: Iterable[str]) -> dict[str, str]:
+    """Return a folder name for each layer: the layer's own name wherever that is safe.
+
+    Only ASCII letters, digits, ``.``, ``_`` and ``-`` remain. A name that had to be changed, or that differs from
+    another only in case, ends in eight digits of its hash. The result depends only on the set of names.
+    """
+    names = sorted(set(layers))
+    plain = {name: _plain_folder(name) for name in names}
+    times = Counter(folder.casefold() for folder in plain.values())
+    return {
+        name: folder if folder == name and times[folder.casefold()] == 1 else f"{folder}-{_short_hash(name)}"
+        for name, folder in plain.items()
+    }
+
+
+def node_stem(node: str, channel: int) -> str:
+    """Return the stem of a node's files in its layer's folder: ``7``, or ``7_at_3_4`` for a position.
+
+    Anything else behind the layer's name, as of a sum or a mean, keeps its safe letters and ends in eight digits of its
+    hash: ``3_at_mean-1f0c2a7b``.
+    """
+    written = node.rpartition(":")[2]
+    known = _PLAIN_NODE.fullmatch(written)
+    if known:
+        return f"{channel}_at_{known[1]}_{known[2]}" if known[1] else str(channel)
+    rest = _UNSAFE.sub("_", written.removeprefix(str(channel)).replace("@", "_at_")).strip("_")[:_LONGEST]
+    return f"{channel}_{rest}-{_short_hash(written)}"
+
+
+def _plain_folder(name: str) -> str:
+    folder = _UNSAFE.sub("_", name).strip(".-")[:_LONGEST].rstrip(".") or "layer"
+    lowered = folder.casefold()
+    return f"_{folder}" if lowered.split(".")[0] in _RESERVED or lowered in _OWN_FILES else folder
+
+
+def _short_hash(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]

@@ -9,20 +9,21 @@ import pyarrow as pa
 from PIL import Image
 
 from raygen.errors import StoreError
-from raygen.gallery.evidence import Entry, LayerTotals, Node, read_nodes, totals
+from raygen.gallery.evidence import Entry, LayerTotals, NodeEvidence, read_nodes, totals
 from raygen.gallery.pictures import Picture, Sheet, sheet, spread, tile
 from raygen.store import SAMPLES, Run, Unit
 
 _STRIP = 24
-_FEW = 12
-"""Up to so many nodes, as the classes of digits, a layer's tiles are shown larger."""
+"""Nodes of a layer on the index, at most."""
+_MOST_LARGE = 12
+"""Up to this number of nodes, as the classes of digits, a layer's tiles are shown larger."""
 
 
 @dataclass(frozen=True)
 class Exhibit:
     """A node, its tile and its sheet."""
 
-    node: Node
+    node: NodeEvidence
     tile: Picture
     sheet: Sheet
 
@@ -41,7 +42,7 @@ class Tile:
 
     @classmethod
     def of(cls, exhibit: Exhibit) -> Tile:
-        """Keep the numbers and drop the picture's bytes."""
+        """Return the exhibit's numbers, and its tile without the bytes."""
         return cls(exhibit.entry, dataclasses.replace(exhibit.tile, png=b""))
 
 
@@ -71,14 +72,14 @@ class Layer:
         return totals([tile.entry for tile in self.tiles])
 
     @property
-    def few(self) -> bool:
-        """Whether its tiles are large."""
-        return self.planned <= _FEW
+    def has_large_tiles(self) -> bool:
+        """Whether its nodes are so few that their tiles are shown larger."""
+        return self.planned <= _MOST_LARGE
 
     @property
     def strip(self) -> list[Tile]:
         """The nodes on the index: evenly spaced over the channels, whatever they look like."""
-        return [self.tiles[at] for at in spread(len(self.tiles), _STRIP)]
+        return [self.tiles[index] for index in spread(len(self.tiles), _STRIP)]
 
 
 def read_unit(run: Run, unit: Unit, planned: int) -> list[Exhibit]:
@@ -88,7 +89,7 @@ def read_unit(run: Run, unit: Unit, planned: int) -> list[Exhibit]:
         StoreError: if its file is missing or torn, or holds anything but samples with pictures.
     """
     table = run.samples(unit)
-    side = 90 if planned <= _FEW else 60
+    side = 90 if planned <= _MOST_LARGE else 60
     try:
         nodes = read_nodes(table.cast(SAMPLES))
         exhibits = [Exhibit(node, tile(images, side=side), sheet(images)) for node, images in nodes]

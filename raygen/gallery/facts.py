@@ -1,4 +1,4 @@
-"""What was asked of a run, as lines to read, whatever the request holds; and the command that draws a node again."""
+"""What was asked of a run, as lines to read; and the command that draws one of its nodes again."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Fact:
 
 @dataclass(frozen=True)
 class Limits:
-    """From where on a run counts a node as converged."""
+    """The R-hat and the ESS from which on a run counts a node as converged."""
 
     r_hat: float
     ess: float
 
 
 def facts(document: Mapping[str, Any]) -> tuple[tuple[Fact, ...], tuple[Fact, ...]]:
-    """Return what ``run.json`` says: what one asks first, and all the rest in its order.
+    """Return what ``run.json`` says: first the settings that readers look for, then all others in their order.
 
     Nested names are joined by dots; what is null or empty is left out.
     """
@@ -63,7 +63,7 @@ def redraw_command(document: Mapping[str, Any], node: str, layer: str) -> tuple[
     """Return the words that draw one node of a run again, quoted for a POSIX shell, an option with its value in one.
 
     Every setting of the request is given as an option of its name, with the layer's profile over it; ``about`` has
-    the files of the weights and of the reference, whose places decide nothing and are no part of the request.
+    the files of the weights and of the reference: where they lie decides nothing, so the request does not hold it.
     """
     request = _part(document, "request")
     options = {"network": request.get("network")}

@@ -1,4 +1,4 @@
-"""Pictures made of samples: a node's tile and sheet, a layer's contact sheet. All are PNG files."""
+"""Pictures made of samples: PNGs of a node's tile and sheet and of a layer's contact sheet; SVG lines of its scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from raygen.gallery.evidence import Images
+from raygen.gallery.evidence import Chain, Images
 
 TILE_CHAINS = 4
 SHEET_CHAINS, SHEET_DRAWS = 32, 24
@@ -19,6 +19,7 @@ _GAP = 4
 _MARGIN, _SPACE = 24, 14
 _MOST_PIXELS = 30_000_000
 """Of a contact sheet's tiles: beyond, they are made smaller. 30 megapixels print at 300 dpi on 50 by 50 cm."""
+_TRACE_WIDTH, _TRACE_HEIGHT, _TRACE_EDGE = 1000.0, 100.0, 4.0
 _INK, _FAINT = "#111111", "#666666"
 
 
@@ -98,6 +99,38 @@ def contact_sheet(title: str, tiles: Sequence[tuple[str, bytes]]) -> bytes:
         canvas.paste(shown, corner, shown)
         draw.text((corner[0], corner[1] + high - 18), _cut(label, small, side), fill=_FAINT, font=small)
     return _encode(canvas)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Lines in a frame of 1000 by 100: ``lines`` holds a chain's number and the points of its line."""
+
+    lines: tuple[tuple[int, str], ...]
+    scores: tuple[float, float]
+    draws: tuple[int, int]
+
+
+def trace(chains: Sequence[Chain]) -> Trace | None:
+    """Return the drawing; None where no chain has two draws, or no score is finite."""
+    scores = [score for chain in chains for score in chain.scores if math.isfinite(score)]
+    draws = [draw for chain in chains for draw in chain.draws]
+    if not scores or max(len(chain.draws) for chain in chains) < 2:
+        return None
+    low, high = min(scores), max(scores)
+    first, last = min(draws), max(draws)
+
+    def across(draw: int) -> float:
+        return _TRACE_WIDTH * (draw - first) / max(last - first, 1)
+
+    def down(score: float) -> float:
+        return _TRACE_EDGE + (_TRACE_HEIGHT - 2 * _TRACE_EDGE) * ((high - score) / (high - low) if high > low else 0.5)
+
+    lines = tuple(
+        (chain.number, " ".join(f"{across(draw):.1f},{down(score):.1f}"
+                                for draw, score in zip(chain.draws, chain.scores, strict=True) if math.isfinite(score)))
+        for chain in chains
+    )  # fmt: skip
+    return Trace(lines, (low, high), (first, last))
 
 
 def spread(count: int, limit: int) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from raygen.gallery.addresses import layer_folders, node_stem
+from raygen.gallery.evidence import layer_folders, node_stem
 
 
 @pytest.mark.parametrize("name", ["conv2", "features.3.squeeze", "Mixed_5b.branch1x1", "layer1.0.conv-1"])

@@ -104,7 +104,8 @@ def test_text_stands_out_from_its_ground(site, open_page, scheme):
             const c = getComputedStyle(e).backgroundColor;
             if (c !== 'rgba(0, 0, 0, 0)') return rgb(c);
         } };
-        return [...document.querySelectorAll('p, a, th, td, dt, dd, .mark, .note, summary, strong, footer')].map(e => {
+        const texts = 'p, a, th, td, dt, dd, .warning, .note, summary, strong, footer';
+        return [...document.querySelectorAll(texts)].map(e => {
             const [a, b] = [light(rgb(getComputedStyle(e).color)), light(ground(e))].sort((x, y) => y - x);
             return (a + 0.05) / (b + 0.05);
         });
@@ -126,12 +127,12 @@ def test_tiles_can_be_ordered(site, open_page):
 
 def test_tiles_can_be_hidden_and_searched(site, open_page):
     page = open_page(site / "conv1/index.html")
-    page.check("#firm")
+    page.check("#converged")
     assert page.evaluate(SHOWN) == list(range(0, 16, 2))
     assert page.inner_text("#shown") == "8 of 16 shown"
     page.fill("#find", "CONV1:1")
     assert page.evaluate(SHOWN) == [10, 12, 14]
-    page.uncheck("#firm")
+    page.uncheck("#converged")
     assert page.evaluate(SHOWN) == [1, *range(10, 16)]
     page.fill("#find", "nothing of the kind")
     assert page.evaluate(SHOWN) == []
@@ -155,7 +156,7 @@ def test_nodes_without_a_number_come_last(make, layer_of, table_of, open_page):
 def test_without_scripts_all_is_shown_and_no_dead_control(site, open_page):
     page = open_page(site / "conv1/index.html", scripts=False)
     assert page.locator(".tile").count() == 16
-    assert not page.locator("#sift").is_visible()
+    assert not page.locator("#filter").is_visible()
 
 
 def test_a_reader_walks_from_the_index_to_a_node_and_on(site, open_page):

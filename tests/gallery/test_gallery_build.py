@@ -114,7 +114,7 @@ def test_missing_units_are_named_on_the_pages_and_in_the_summary(make, layer_of)
     assert summary.missing == ("conv1-5-1", "conv2-5-0")
     assert (summary.layers, summary.nodes) == (1, 4)
     pages = pages_of(run)
-    assert "This run is not whole: 4 of 12 nodes shown." in pages["index.html"].text
+    assert "This run is incomplete: 4 of 12 nodes shown." in pages["index.html"].text
     assert "conv2-5-0" in pages["index.html"].text
     assert "4 of 8 nodes shown" in pages["conv1/index.html"].text
     assert index_of(run)["missing"] == ["conv1-5-1", "conv2-5-0"]
@@ -203,7 +203,7 @@ def test_numbers_that_are_none_are_dashes_and_null(make, layer_of, table_of):
     assert "nan" not in pages_of(run)["conv1/0.html"].text.lower()
 
 
-def test_a_place_that_cannot_be_written_is_an_error_not_a_torn_unit(make, layer_of):
+def test_a_folder_that_cannot_be_written_is_an_error_not_a_torn_unit(make, layer_of):
     run = make(layer_of("conv1", 1))
     (Path(run.location.root) / "gallery").write_text("in the way")
     with pytest.raises(StoreError, match="cannot be written"):
@@ -222,7 +222,7 @@ def test_a_gallery_is_written_through_a_uri(make, layer_of):
 @pytest.mark.parametrize(
     ("converged", "stop_reason", "said"),
     [
-        (True, "converged", "It was stopped at that, after 1,280 trajectories."),
+        (True, "converged", "Sampling stopped then, after 1,280 trajectories."),
         (False, "budget", "Not converged when its budget of 1,280 trajectories ended."),
         (False, None, "Not converged. The R-hat"),
     ],
@@ -236,4 +236,4 @@ def test_a_nodes_page_says_why_its_chains_ended(make, layer_of, table_of, conver
     build_gallery(run)
     text = next(page.text for name, page in pages_of(run).items() if "conv2" in name and "index" not in name)
     assert said in " ".join(text.split())
-    assert ("stopped at that" in text, "budget" in text) == (stop_reason == "converged", stop_reason == "budget")
+    assert ("stopped then" in text, "budget" in text) == (stop_reason == "converged", stop_reason == "budget")

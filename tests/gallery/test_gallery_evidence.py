@@ -6,8 +6,6 @@ import pyarrow as pa
 import pytest
 
 from raygen.gallery.evidence import read_nodes, totals
-from raygen.gallery.pages import count, number, percent, ratio
-from raygen.gallery.trace import trace
 
 
 @pytest.fixture
@@ -62,30 +60,11 @@ def test_totals_of_nothing_are_no_numbers():
     assert math.isnan(summed.converged) and math.isnan(summed.r_hat)
 
 
-def test_a_trace_runs_from_the_lowest_to_the_highest_score(table):
-    node, _ = next(iter(read_nodes(table)))
-    drawn = trace(node.chains)
-    assert drawn.scores == pytest.approx((0, 3.5))
-    assert drawn.draws == (0, 5)
-    assert drawn.lines[0][1].startswith("0.0,96.0")  # chain 0 begins lowest
-    assert drawn.lines[3][1].endswith("1000.0,4.0")  # chain 3 ends highest
-
-
-def test_numbers_are_short_and_no_number_is_a_dash():
-    assert [number(x) for x in (0.0, 0.01234, 12.345, 2930.4, -0.5, 1e-9)] == [
-        "0", "0.0123", "12.3", "2,930", "\N{MINUS SIGN}0.5", "1e-09",
-    ]  # fmt: skip
-    assert number(math.nan) == ratio(math.inf) == percent(math.nan) == "\N{EN DASH}"
-    assert (ratio(1.0042), ratio(12.34)) == ("1.004", "12.3")
-    assert [percent(x) for x in (0, 0.001, 0.5, 0.999, 1)] == ["0 %", "1 %", "50 %", "99 %", "100 %"]
-    assert (count(1, "node"), count(1200, "node")) == ("1 node", "1,200 nodes")
-
-
 @pytest.mark.parametrize(("stop_reason", "trajectories"), [("converged", 80), ("budget", 640), (None, None)])
 def test_a_node_says_why_its_chains_ended(table, stop_reason, trajectories):
     for name, value in (("stop_reason", stop_reason), ("trajectories", trajectories)):
-        place = table.schema.get_field_index(name)
+        index = table.schema.get_field_index(name)
         column = pa.array([value] * table.num_rows, table.schema.field(name).type)
-        table = table.set_column(place, table.schema.field(name), column)
+        table = table.set_column(index, table.schema.field(name), column)
     entries = [node.entry for node, _ in read_nodes(table)]
     assert {(entry.stop_reason, entry.trajectories) for entry in entries} == {(stop_reason, trajectories)}

@@ -1,4 +1,4 @@
-"""Pictures show the samples' own pixels, in their places."""
+"""Pictures show the samples' own pixels, chain by chain and draw by draw."""
 
 import io
 
@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from raygen.gallery.pictures import SHEET_CHAINS, SHEET_DRAWS, contact_sheet, sheet, spread, tile
+from raygen.gallery.evidence import read_nodes
+from raygen.gallery.pictures import SHEET_CHAINS, SHEET_DRAWS, contact_sheet, sheet, spread, tile, trace
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -74,7 +75,7 @@ def test_tiles_are_about_as_large_whatever_the_images(grid_of, chains, size):
     assert 30 <= made.width <= 140
 
 
-def test_chains_with_fewer_draws_leave_their_place_empty(grid_of):
+def test_chains_with_fewer_draws_leave_their_cells_empty(grid_of):
     images = grid_of(2, 4)
     images[1] = images[1][:2]
     made = sheet(images)
@@ -113,3 +114,13 @@ def test_a_huge_layers_contact_sheet_stays_printable(png_of):
     dark = png_of(np.zeros((180, 180), np.uint8))
     shown = pixels(contact_sheet("vgg, features.28", [("a name much too long for its tile", dark)] * 1200))
     assert shown.size < 3 * 45e6
+
+
+def test_a_trace_runs_from_the_lowest_to_the_highest_score(layer_of, table_of):
+    layer = layer_of(channels=3)
+    node, _ = next(iter(read_nodes(table_of(layer, layer.units()[0]))))
+    drawn = trace(node.chains)
+    assert drawn.scores == pytest.approx((0, 3.5))
+    assert drawn.draws == (0, 5)
+    assert drawn.lines[0][1].startswith("0.0,96.0")  # chain 0 begins lowest
+    assert drawn.lines[3][1].endswith("1000.0,4.0")  # chain 3 ends highest
