@@ -26,6 +26,7 @@ from raygen.config import (
     ReferenceConfig,
     SampleConfig,
     TuneConfig,
+    load_config,
 )
 from raygen.settings import Settings
 
@@ -150,6 +151,16 @@ def test_each_command_as_it_is_shown_has_settings_that_are_possible(page: Page) 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: Path(page.name).stem)
 def test_each_command_and_piece_of_python_of_a_page_runs(page: Page, sandbox: Callable[[], Path]) -> None:
     try_page(page, sandbox(), is_fast)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.py")), ids=lambda path: path.name)
+def test_the_submission_that_a_job_shows_is_one_that_ray_and_the_command_take(path: Path) -> None:
+    shown = re.findall(r"``ray job submit (.*?)``", path.read_text())
+    assert len(shown) == (path.stem != "__init__")
+    for text in shown:
+        python, script, option, file = ray_submits(shlex.split(text))
+        assert (python, ROOT / script, option) == ("python", path, "--config")
+        load_config(CONFIGS[path.stem], str(ROOT / file), {})
 
 
 @pytest.mark.slow
