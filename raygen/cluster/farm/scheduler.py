@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import math
 
-from raygen.cluster.farm.alarms import Alarms
 from raygen.cluster.farm.events import (
     Action,
     ActorDraining,
@@ -34,7 +33,7 @@ _WORTH = 1.0
 class Scheduler:
     """Hands every unit to an actor until it is done or set aside.
 
-    An event costs O(log n) in the number of actors; only a tick with idle actors looks at all of them.
+    An event costs O(1); a tick looks at all actors only where one may be past its deadline, or where some idle.
 
     Args:
         queue: the units, those done before among them.
@@ -63,7 +62,7 @@ class Scheduler:
         self._deadline, self._idle = deadline, idle
         self._failures: dict[int, int] = {}
         self._holders: dict[int, list[int]] = {}  # of each unit in hand
-        self._alarms = Alarms()
+        self._next_deadline = 0.0  # no actor is past its deadline before
         self._now = 0.0
         self._finished, self._worked = 0, 0.0  # units whose time is known, and the sum of these times
         self._actions: list[Action] = []
@@ -165,7 +164,6 @@ class Scheduler:
         member = self.pool.members[event.actor]
         if member.hand[:1] == [event.unit] and event.fraction > member.fraction:
             member.fraction, member.told = event.fraction, self._now
-            self._alarms.set(event.actor, self._now + self._deadline)
 
     # What happens to actors
 
@@ -187,7 +185,6 @@ class Scheduler:
     def _leave(self, actor: int, reason: str | None = None) -> None:
         """Forget an actor; its units wait again, and the one that it was at is blamed if there is a reason."""
         member = self.pool.leave(actor)
-        self._alarms.drop(actor)
         for unit in member.hand:
             self._holders[unit].remove(actor)
             if not self._holders[unit]:
@@ -214,9 +211,8 @@ class Scheduler:
         self._put_back(unit)
 
     def _tick(self) -> None:
-        for actor in self._alarms.due(self._now):
-            self._actions.append(StopActor(actor))
-            self._leave(actor, f"no progress for {self._deadline:g} s")
+        if self._now >= self._next_deadline:
+            self._stop_hung()
         if self.pool.idle and not self.queue.waiting:
             self._help()
         while self.pool.idle and not self.queue.waiting:
@@ -225,6 +221,16 @@ class Scheduler:
                 break
             self._leave(actor)
             self._actions.append(StopActor(actor))
+
+    def _stop_hung(self) -> None:
+        """Stop the actors whose units have not moved for too long, the longest first."""
+        moved = sorted((member.told, actor) for actor, member in self.pool.members.items() if member.hand)
+        late = [actor for told, actor in moved if told + self._deadline <= self._now]
+        for actor in late:
+            self._actions.append(StopActor(actor))
+            self._leave(actor, f"no progress for {self._deadline:g} s")
+        # What moves or begins later than this has a later deadline.
+        self._next_deadline = self._deadline + next((told for told, _ in moved[len(late) :]), self._now)
 
     def _help(self) -> None:
         """Give idle actors what others have in their second hand, and a second run of what takes longest."""
@@ -272,9 +278,6 @@ class Scheduler:
     def _begin(self, actor: int, member: Member) -> None:
         if member.hand:
             member.begin(self._now)
-            self._alarms.set(actor, self._now + self._deadline)
-        else:
-            self._alarms.drop(actor)
 
     def _settle(self) -> list[Action]:
         pool, queue = self.pool, self.queue
