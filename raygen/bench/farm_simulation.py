@@ -43,7 +43,7 @@ class Conditions:
         hung: share of the units that hang on an actor until it is killed.
         deadline: seconds after which that is.
         asked_seconds: between two looks at an actor's progress.
-        call_seconds: from the end of a unit to the start of the next, where the actor has no second one in hand.
+        call_seconds: from the end of a unit to the start of the next, where the actor has no second one.
         seed: of all random numbers.
     """
 
@@ -91,10 +91,10 @@ class Course:
 @dataclass(slots=True)
 class _Actor:
     born: float
-    hand: list[int] = field(default_factory=list)
+    in_flight: list[int] = field(default_factory=list)
     began: float = 0.0
     seconds: float = 0.0
-    run: int = 0  # counts what it began, so that an end that never came is known
+    run: int = 0  # counts what it began, so that the end of a stopped one is ignored
 
 
 def simulate(conditions: Conditions) -> Course:
@@ -118,7 +118,7 @@ class _World:
         self._now = 0.0
         self._order = 0
         self._clock: list[tuple[float, int, str, int, int]] = []
-        self._actors: dict[int, _Actor | None] = {}  # None: not up yet
+        self._actors: dict[int, _Actor | None] = {}  # None: not ready yet
 
     def run(self) -> Course:
         self._act(self._scheduler.begin())
@@ -142,7 +142,7 @@ class _World:
     def _count(self, actor: _Actor) -> None:
         end = min(self._now, self._course.queue_seconds)
         self._course.up += max(0.0, end - actor.born)
-        if actor.hand:
+        if actor.in_flight:
             self._course.busy += max(0.0, end - actor.began)
 
     def _happen(self, kind: str, number: int, run: int) -> Iterator[Event]:
@@ -152,7 +152,7 @@ class _World:
         elif number not in self._actors:
             return
         elif kind == "up":
-            self._come_up(number)
+            self._start(number)
             yield ActorReady(number, self._now)
         elif kind == "drain":
             yield ActorDraining(number, self._now)
@@ -163,11 +163,11 @@ class _World:
         elif (actor := self._actors[number]) is not None and actor.run == run:
             if kind == "move":
                 self._plan_move(number, actor)
-                yield UnitMoved(number, actor.hand[0], (self._now - actor.began) / actor.seconds, self._now)
+                yield UnitMoved(number, actor.in_flight[0], (self._now - actor.began) / actor.seconds, self._now)
             else:
                 yield UnitDone(number, self._finish(number, actor), self._now)
 
-    def _come_up(self, number: int) -> None:
+    def _start(self, number: int) -> None:
         self._actors[number] = _Actor(self._now)
         if self._is.lost_per_hour > 0:
             lost = self._random.expovariate(self._is.lost_per_hour / (60 * _MINUTE))
@@ -178,10 +178,10 @@ class _World:
     def _finish(self, number: int, actor: _Actor) -> int:
         if self._course.queue_seconds == math.inf:
             self._course.busy += self._now - actor.began
-        unit = actor.hand.pop(0)
+        unit = actor.in_flight.pop(0)
         self._course.commits[unit] = min(255, self._course.commits[unit] + 1)
         actor.run += 1
-        if actor.hand:
+        if actor.in_flight:
             self._begin(number, actor, 0.0)
         return unit
 
@@ -215,15 +215,18 @@ class _World:
                 self._plan(self._random.expovariate(1 / self._is.start_seconds), "up", action.actor)
             elif isinstance(action, StopActor):
                 self._gone(action.actor)
+            elif isinstance(action, Assign):
+                self._assign(action.actor, action.unit)
             else:
-                self._change_hand(action.actor, action.unit, taken=not isinstance(action, Assign))
+                self._up(action.actor).in_flight.remove(action.unit)
 
-    def _change_hand(self, number: int, unit: int, *, taken: bool) -> None:
-        actor = self._actors[number]
-        assert actor is not None, "only an actor that is up has a hand"
-        if taken:
-            actor.hand.remove(unit)
-            return
-        actor.hand.append(unit)
-        if len(actor.hand) == 1:
+    def _assign(self, number: int, unit: int) -> None:
+        actor = self._up(number)
+        actor.in_flight.append(unit)
+        if len(actor.in_flight) == 1:
             self._begin(number, actor, self._is.call_seconds)
+
+    def _up(self, number: int) -> _Actor:
+        actor = self._actors[number]
+        assert actor is not None, "only an actor that is ready has units"
+        return actor

@@ -14,7 +14,7 @@ from raygen.cli.epochs import EpochLines, show_trained
 from raygen.cli.options import configured
 from raygen.cli.reports import show_farm, show_gallery, show_reference, show_samples
 from raygen.cli.standing import plan_lines, show_plan
-from raygen.cli.tables import class_table, evaluation_table, layer_line, layer_table
+from raygen.cli.tables import class_table, layer_line, layer_table, trial_table
 from raygen.config import (
     DemoConfig,
     GalleryConfig,
@@ -102,7 +102,7 @@ def tune(config: TuneConfig) -> None:
         report = stages.tune(config, lambda done, total: display.update(f"{done} of {total} trials"))
     finally:
         display.close()
-    display.say(evaluation_table(report.evaluations))
+    display.say(trial_table(report.trials))
     display.say(f"profile: {report.profile} (use it with raygen sample --profile {report.profile})")
 
 

@@ -11,7 +11,7 @@ from raygen.networks import Layer
 from raygen.runs import Totals
 
 if TYPE_CHECKING:
-    from raygen.cluster import Evaluation
+    from raygen.cluster import Trial
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -67,22 +67,22 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
-def evaluation_table(evaluations: Sequence[Evaluation]) -> str:
-    """Return the evaluations of a search, as they are sorted."""
-    header = ("contrast", "step size", "ESS/1000 gradients", "own channel", "worth", "acceptance", "tilt")
+def trial_table(trials: Sequence[Trial]) -> str:
+    """Return the trials of a search, as they are sorted."""
+    header = ("contrast", "step size", "ESS/1000 gradients", "own channel", "objective", "acceptance", "tilt")
     return table(
         header,
         [
             (
-                f"{found.contrast:g}",
-                f"{found.step_size:g}",
-                f"{found.ess_rate:.2f}",
-                f"{100 * found.share:.0f} %",
-                f"{found.worth:.2f}",
-                f"{found.acceptance:.2f}",
-                f"{found.tilt:.3g}",
+                f"{trial.contrast:g}",
+                f"{trial.step_size:g}",
+                f"{trial.ess_rate:.2f}",
+                f"{100 * trial.share:.0f} %",
+                f"{trial.objective:.2f}",
+                f"{trial.acceptance:.2f}",
+                f"{trial.tilt:.3g}",
             )
-            for found in evaluations
+            for trial in trials
         ],
     )
 

@@ -15,14 +15,14 @@ from .farm.events import StopActor as StopActor
 from .farm.events import Tick as Tick
 from .farm.events import UnitDone as UnitDone
 from .farm.events import UnitMoved as UnitMoved
+from .farm.pool import PoolSize as PoolSize
 from .farm.queue import UnitQueue as UnitQueue
 from .farm.scheduler import Scheduler as Scheduler
-from .farm.size import PoolSize as PoolSize
-from .farm.size import pool_size as pool_size
+from .machines import pool_size as pool_size
 from .train.pretrain import Workers as Workers
 from .train.pretrain import pretrain as pretrain
 from .train.pretrain import training_workers as training_workers
-from .tune import Evaluation as Evaluation
 from .tune import Search as Search
+from .tune import Trial as Trial
 from .tune import TuningReport as TuningReport
 from .tune import search as search

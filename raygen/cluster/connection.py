@@ -9,7 +9,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import ray
 from ray._private import ray_constants
@@ -24,7 +23,7 @@ _LOOPBACK = ("127.0.0.1", "localhost")
 
 @contextmanager
 def session(address: str | None = None) -> Iterator[None]:
-    """Be connected to Ray within the block; what was connected before stays so.
+    """Be connected to Ray within the block; a connection from before stays.
 
     Args:
         address: of a cluster; None joins the one in RAY_ADDRESS (as a submitted job finds it), or else starts a cluster
@@ -39,7 +38,7 @@ def session(address: str | None = None) -> Iterator[None]:
         return
     # Ray reads these when it starts: it sends no usage statistics.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Its own future default; said now, it does not warn.
+    # Ray's own future default; set now, it does not warn.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     if where == "local" or _host(where) in _LOOPBACK:
@@ -61,7 +60,7 @@ def session(address: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def _unwrapped() -> Iterator[None]:
-    """Let out what a signal's handler raises as it is: where Ray waits, it comes out of compiled code as another's."""
+    """Raise what a signal's handler raises as it is: where Ray waits, compiled code wraps it in a SystemError."""
     try:
         yield
     except SystemError as error:
@@ -72,7 +71,7 @@ def _unwrapped() -> Iterator[None]:
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keep what this process does at SIGTERM: Ray would end it its own way, in Python and below it."""
+    """Keep this process's handler of SIGTERM: Ray sets its own, in Python and below it."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     # In another thread Ray leaves it alone itself, and it could not be set.
@@ -99,7 +98,7 @@ def _failure(address: str, error: Exception) -> SettingsError:
     reason = f"{type(error).__name__}: {str(error)[:200]}"
     if address == "local":
         return SettingsError(f"Ray does not start on this machine ({reason})", where="address",
-                             right="mend that, or give the address of a running cluster")  # fmt: skip
+                             right="correct that, or give the address of a running cluster")  # fmt: skip
     return SettingsError(f"no Ray cluster answers at {address} ({reason})", where="address",
                          right="give a running head's, or none to use this machine")  # fmt: skip
 
@@ -108,13 +107,3 @@ def _keep_to_loopback() -> None:
     # Ray's own switch between all interfaces and loopback. The processes that Ray starts read it from the environment;
     # this process has read it already, when it imported Ray.
     ray_constants.ENABLE_RAY_CLUSTER = os.environ.setdefault(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, "0") == "1"
-
-
-def capacity(*, cpus: float, gpus: float) -> int:
-    """Return how many workers of so many CPUs and GPUs each the cluster's machines hold at present."""
-    asked = {name: number for name, number in (("CPU", cpus), ("GPU", gpus)) if number > 0}
-    machines: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    # A worker is on one machine: halves of two do not make one.
-    return sum(
-        int(min(machine["Resources"].get(name, 0) / number for name, number in asked.items())) for machine in machines
-    )

@@ -1,7 +1,7 @@
 """A search over tilt and step size for the nodes of a layer, on Ray Tune.
 
-Every evaluation is kept on storage under the hash of what it evaluated, and never made twice: Tune's own restore loses
-the newest trials.
+Every trial is kept on storage under the hash of its settings, and never made twice: Tune's own restore loses the newest
+trials.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 import yaml
 from ray import tune
 
-from raygen.cluster.connection import capacity
+from raygen.cluster.machines import capacity
 from raygen.errors import UnfinishedError
 from raygen.networks import Network
 from raygen.process import keep_freed_memory
@@ -54,7 +54,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Trial:
     """How well one pair of settings samples the nodes.
 
     Attributes:
@@ -73,30 +73,30 @@ class Evaluation:
     tilt: float
 
     @property
-    def worth(self) -> float:
+    def objective(self) -> float:
         """Effective number of right samples per 1,000 gradients: what the search maximises."""
         return self.ess_rate * self.share
 
 
 @dataclass(frozen=True)
 class TuningReport:
-    """All evaluations, the best first, and where the profile lies."""
+    """All trials, the best first, and where the profile is."""
 
-    evaluations: tuple[Evaluation, ...]
+    trials: tuple[Trial, ...]
     profile: str
 
 
 def search(
     what: Search, *, actors: int | None, threads: int, gpus: float, on_progress: Callable[[int, int], None]
 ) -> TuningReport:
-    """Evaluate every pair of settings that is not yet evaluated; write the profile of the best.
+    """Make a trial of every pair of settings that has none yet; write the profile of the best.
 
     Args:
         what: the search.
         actors: trials at once; None for as many as fit.
         threads: CPU threads of a trial.
         gpus: share of a GPU of a trial.
-        on_progress: called with the number of evaluations made, and of all.
+        on_progress: called with the number of trials made, and of all.
 
     Raises:
         UnfinishedError: if trials failed; the others are kept.
@@ -121,7 +121,7 @@ def search(
                     on_done=lambda count: on_progress(before + count, len(pairs)))  # fmt: skip
     made = [pair for pair in pairs if location.exists(names[pair])]
     found = tuple(
-        sorted((Evaluation(**json.loads(location.read(names[pair]))) for pair in made), key=lambda e: -e.worth)
+        sorted((Trial(**json.loads(location.read(names[pair]))) for pair in made), key=lambda trial: -trial.objective)
     )
     if len(found) < len(pairs):
         raise UnfinishedError(f"{what.out}: {len(pairs) - len(found)} of {len(pairs)} trials failed; run it again")
@@ -141,16 +141,16 @@ def _run_trials(
 ) -> None:
     shared = ray.put(what)
 
-    def trial(config: Mapping[str, Any]) -> None:
+    def make(config: Mapping[str, Any]) -> None:
         contrast, step_size = config["pair"]
         torch.set_num_threads(threads)
         keep_freed_memory()
-        evaluation = evaluate(ray.get(shared), contrast, step_size, torch.device("cuda" if gpus else "cpu"))
-        location.write(_name((contrast, step_size)), json.dumps(asdict(evaluation)).encode())
-        tune.report({**asdict(evaluation), "worth": evaluation.worth})
+        made = make_trial(ray.get(shared), contrast, step_size, torch.device("cuda" if gpus else "cpu"))
+        location.write(_name((contrast, step_size)), json.dumps(asdict(made)).encode())
+        tune.report({**asdict(made), "objective": made.objective})
 
     tuner = tune.Tuner(
-        tune.with_resources(trial, {"cpu": threads, "gpu": gpus}),
+        tune.with_resources(make, {"cpu": threads, "gpu": gpus}),
         param_space={"pair": tune.grid_search(pairs)},
         tune_config=tune.TuneConfig(max_concurrent_trials=max(at_once, 1)),
         run_config=tune.RunConfig(
@@ -163,19 +163,19 @@ def _run_trials(
     tuner.fit()
 
 
-def evaluate(what: Search, contrast: float, step_size: float, device: torch.device) -> Evaluation:
+def make_trial(what: Search, contrast: float, step_size: float, device: torch.device) -> Trial:
     """Sample the search's nodes with one pair of settings, and measure."""
     settings = what.settings.model_copy(update={"contrast": contrast, "tilt": None, "step_size": step_size})
     unit = Unit("trial", what.layer, what.nodes, settings.chains)
     rows = UnitSampler(what.network, settings, what.images, device).sample(unit)
     heads = rows.filter(pc.and_(pc.equal(rows["chain"], 0), pc.equal(rows["draw"], 0)))
-    # A node whose chains never moved has no effective sample size: it is worth nothing.
+    # A node whose chains never moved has no effective sample size: it counts as 0.
     ess = pc.fill_null(pc.if_else(pc.is_nan(heads["ess_bulk"]), 0.0, heads["ess_bulk"]), 0.0)
     # With a given step size all trajectories of a node take the same steps, those of warm-up too.
     share = settings.iterations / (settings.warm_up + settings.iterations)
     firsts = rows.filter(pc.equal(rows["draw"], 0))
     gradients = share * pc.sum(firsts["gradients"]).as_py() / len(what.nodes)
-    return Evaluation(
+    return Trial(
         contrast=contrast,
         step_size=step_size,
         ess_rate=1000 * pc.mean(ess).as_py() / gradients,
@@ -190,7 +190,7 @@ def _name(pair: tuple[float, float]) -> str:
     return f"trials/{digest}.json"
 
 
-def _profile(what: Search, best: Evaluation) -> bytes:
+def _profile(what: Search, best: Trial) -> bytes:
     document = {
         "network": what.network.name,
         "weights_hash": what.network.weights_hash,
@@ -201,14 +201,14 @@ def _profile(what: Search, best: Evaluation) -> bytes:
 
 
 class _Counter(tune.Callback):
-    """Tells how many trials are done."""
+    """Reports how many trials are done."""
 
     def __init__(self, on_done: Callable[[int], None]) -> None:
         self._on_done = on_done
         self._done = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Tune writes its callbacks to storage for a restore that is never asked for; a display cannot be written.
+        # Tune pickles its callbacks for a restore that is never asked for; a display cannot be pickled.
         return _Counter, (_ignore,)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -46,7 +46,7 @@ def searched(cluster: None, lenet_file: Path, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.mark.slow
-def test_a_search_evaluates_the_whole_grid_and_names_the_best_in_a_profile(searched: Path, lenet_file: Path) -> None:
+def test_a_search_tries_the_whole_grid_and_names_the_best_in_a_profile(searched: Path, lenet_file: Path) -> None:
     found = [json.loads(path.read_text()) for path in (searched / "trials").iterdir()]
     assert sorted((trial["contrast"], trial["step_size"]) for trial in found) == [
         (1.0, 0.1),
@@ -64,18 +64,19 @@ def test_a_search_evaluates_the_whole_grid_and_names_the_best_in_a_profile(searc
 
 
 @pytest.mark.slow
-def test_a_second_search_evaluates_nothing_and_a_wider_one_only_what_is_new(searched: Path, lenet_file: Path) -> None:
+def test_a_second_search_tries_nothing_again_and_a_wider_one_only_what_is_new(searched: Path, lenet_file: Path) -> None:
     kept = {path: path.stat().st_mtime_ns for path in (searched / "trials").iterdir()}
     again = stages.tune(config_of(lenet_file, searched), no_progress)
     assert {path: path.stat().st_mtime_ns for path in (searched / "trials").iterdir()} == kept
-    assert [found.worth for found in again.evaluations] == sorted((e.worth for e in again.evaluations), reverse=True)
+    found = [trial.objective for trial in again.trials]
+    assert found == sorted(found, reverse=True)
     progress: list[tuple[int, int]] = []
     wider = stages.tune(
         config_of(lenet_file, searched, step_sizes=(0.1, 0.3, 0.5), contrasts=(1.0,)),
         lambda done, of: progress.append((done, of)),
     )
     assert progress == [(3, 3)]
-    assert len(wider.evaluations) == 3
+    assert len(wider.trials) == 3
     now = {path: path.stat().st_mtime_ns for path in (searched / "trials").iterdir()}
     assert len(now) == 5
     assert now.items() >= kept.items()

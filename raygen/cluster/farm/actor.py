@@ -35,7 +35,7 @@ class FarmActor:
         raise NotImplementedError
 
     def progress(self) -> Progress:
-        """Return how far the unit in hand is; answered while it runs."""
+        """Return how far the current unit is; answered while it runs."""
         return self._progress
 
 
@@ -93,7 +93,7 @@ class ActorKind:
     def factory(self) -> Any:
         """Return what makes remote ones."""
         remote: Any = ray.remote  # its stubs do not know classes with options
-        # Progress is answered beside the unit that runs; a restart would be none of the scheduler's.
+        # Progress is answered beside the unit that runs; only the scheduler restarts actors.
         return remote(num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=0, concurrency_groups={"progress": 1})(
             self.actor
         )

@@ -1,4 +1,4 @@
-"""The calls that a farm waits for, taken in by the batch."""
+"""The calls to actors that a farm waits for, whose outcomes are collected together."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Calls:
         self._of.setdefault(call.actor, {})[call] = reference
 
     def waits_for(self, call: Call) -> bool:
-        """Whether this call is out."""
+        """Whether this call is waited for."""
         return call in self._of.get(call.actor, ())
 
     def cancel(self, call: Call) -> None:
@@ -43,7 +43,7 @@ class Calls:
         if (reference := self._of.get(call.actor, {}).get(call)) is not None:
             ray.cancel(reference)
 
-    def sweep(self, timeout: float) -> list[tuple[Call, Any]]:
+    def collect(self, timeout: float) -> list[tuple[Call, Any]]:
         """Wait until there is an outcome, and take all that there are: values first, then errors."""
         if not self._calls:
             time.sleep(timeout)

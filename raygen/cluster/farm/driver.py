@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -27,12 +27,12 @@ from raygen.cluster.farm.events import (
     UnitFailed,
     UnitMoved,
 )
-from raygen.cluster.farm.machines import Machines, is_alive
-from raygen.cluster.farm.metrics import FarmMetrics
+from raygen.cluster.farm.pool import PoolSize
+from raygen.cluster.farm.progress import FarmProgress
 from raygen.cluster.farm.queue import DONE, IN_FLIGHT, WAITING, UnitQueue
 from raygen.cluster.farm.scheduler import Scheduler
-from raygen.cluster.farm.size import PoolSize
-from raygen.runs import FarmReport, Totals, UnitReport
+from raygen.cluster.machines import Machines, is_alive
+from raygen.runs import FarmReport, UnitReport
 from raygen.sampling import UnitProgress
 from raygen.store import Unit
 
@@ -43,26 +43,23 @@ _ASKED = 200
 """Actors that are asked for their progress at a time, at most; of more, each has its turn."""
 
 _AWAKE = 10.0
-"""Seconds that may pass between two steps; what is more, the driver was asleep, and no actor is to blame."""
-
-_NAMED = 100
-"""Units set aside that are named, at most."""
+"""Seconds of the clock between two steps, at most: after more, the driver was asleep, and no actor was slow."""
 
 
 @dataclass(slots=True)
 class _Actor:
     handle: Any
-    machine: str = ""  # "" until it is up
-    unit: int = -1  # that it last told of
+    machine: str = ""  # "" until it is ready
+    unit: int = -1  # of its last progress
     progress: UnitProgress | None = None
 
 
 class Farm:
     """Runs the units that a plan still lacks on a pool of actors.
 
-    Actors that wait for a machine are what the autoscaler sees: it brings machines for them, and takes those away that
-    are left without. (A request by ``ray.autoscaler.sdk.request_resources`` would hold for the whole cluster, overwrite
-    that of another job, and outlive this one.)
+    The autoscaler sees the actors that wait for a machine: it adds machines for them, and removes machines without
+    actors. (A request by ``ray.autoscaler.sdk.request_resources`` would hold for the whole cluster, overwrite that of
+    another job, and outlive this one.)
 
     Args:
         plan: the units.
@@ -77,7 +74,6 @@ class Farm:
         self, plan: Sequence[Unit], done: bytearray, kind: ActorKind, *, size: PoolSize, deadline: float, name: str = ""
     ) -> None:
         self._plan = plan
-        self._before = done.count(1)
         queue = UnitQueue(bytearray(DONE if flag else WAITING for flag in done))
         self._scheduler = Scheduler(queue, minimum=size.minimum, maximum=size.maximum, deadline=deadline)
         self._factory, self._arguments = kind.factory(), kind.arguments
@@ -85,8 +81,7 @@ class Farm:
         self._turns: dict[int, None] = {}  # the actors, in the order in which they are asked
         self._calls = Calls()
         self._machines = Machines()
-        self._metrics = FarmMetrics(name)
-        self._layers: dict[str, Totals] = {}
+        self._progress = FarmProgress(plan, done.count(1), self._scheduler, name)
         self._now, self._seen = 0.0, time.monotonic()
 
     def run(self, on_progress: Callable[[FarmReport], None]) -> FarmReport:
@@ -95,18 +90,16 @@ class Farm:
         try:
             self._act(self._scheduler.begin())
             while not self._scheduler.finished:
-                for call, outcome in self._calls.sweep(_TICK):
-                    self._settle(call, outcome)
+                for call, outcome in self._calls.collect(_TICK):
+                    self._take_outcome(call, outcome)
                 if time.monotonic() - last >= _TICK:
                     last = time.monotonic()
                     self._tick()
-                    self._tell(on_progress, last - start)
+                    on_progress(self._report(last - start))
         finally:
             for actor in self._actors.values():
                 ray.kill(actor.handle)
-        report = self._report(time.monotonic() - start)
-        self._metrics.tell(report, 0)
-        return report
+        return self._report(time.monotonic() - start)
 
     def _clock(self) -> float:
         now = time.monotonic()
@@ -122,21 +115,21 @@ class Farm:
         for number in list(islice(self._turns, _ASKED)):
             self._turns[number] = self._turns.pop(number)  # to the end
             if self._actors[number].machine and not self._calls.waits_for(call := Call(number, "progress")):
-                self._calls.add(call, _progress(self._actors[number].handle))
+                self._calls.add(call, _ask_progress(self._actors[number].handle))
 
     def _drains(self, actor: _Actor) -> bool:
         return actor.machine in self._machines.draining
 
-    # Outcomes
+    # Outcomes of calls
 
-    def _settle(self, call: Call, outcome: Any) -> None:
+    def _take_outcome(self, call: Call, outcome: Any) -> None:
         if isinstance(outcome, TaskCancelledError) or call.actor not in self._actors:
             return
         if isinstance(outcome, RayTaskError) and call.kind != "ready":
             if call.kind == "sample":
                 self._handle(UnitFailed(call.actor, call.unit, _line(outcome), False, self._clock()))
         elif isinstance(outcome, RayError):
-            self._lost(call.actor, outcome)
+            self._handle_loss(call.actor, outcome)
         elif call.kind == "ready":
             self._actors[call.actor].machine = outcome
             self._handle(ActorReady(call.actor, self._clock()))
@@ -163,24 +156,24 @@ class Farm:
     def _count(self, unit: int, report: UnitReport) -> None:
         # Of two actors that did it, the first counts.
         if self._scheduler.queue.state(unit) != DONE:
-            self._layers[report.layer] = self._layers.get(report.layer, Totals()) + Totals.of(report)
+            self._progress.count(report)
 
-    def _lost(self, number: int, error: RayError) -> None:
+    def _handle_loss(self, number: int, error: RayError) -> None:
         actor = self._actors[number]
         finished = []
-        # None of what it had finished before is to be blamed, or made again.
+        # What it had finished before is done, and counts no failure.
         for call, outcome in self._calls.drop(number):
             if call.kind == "sample" and isinstance(outcome, UnitReport):
                 self._count(call.unit, outcome)
                 finished.append(call.unit)
-        blameless = (
+        preempted = (
             isinstance(error, ActorUnavailableError)
             or bool(getattr(error, "preempted", False))
             or (actor.machine != "" and not is_alive(actor.machine))
         )
-        # It may still be alive, and must not go on with what others now have in hand.
+        # It may still be alive, and must not work on units that others have now.
         self._forget(number)
-        self._handle(ActorLost(number, _line(error), blameless, self._clock(), tuple(finished)))
+        self._handle(ActorLost(number, _line(error), preempted, self._clock(), tuple(finished)))
 
     # Actions
 
@@ -207,39 +200,21 @@ class Farm:
         del self._turns[number]
         ray.kill(self._actors.pop(number).handle)
 
-    # Reports
-
-    def _tell(self, on_progress: Callable[[FarmReport], None], seconds: float) -> None:
-        report = self._report(seconds)
-        self._metrics.tell(report, self._scheduler.queue.in_flight)
-        on_progress(report)
-
     def _report(self, seconds: float) -> FarmReport:
-        queue = self._scheduler.queue
-        return FarmReport(
-            units=len(self._plan),
-            before=self._before,
-            layers=dict(self._layers),
-            running=self._running(),
-            actors=len(self._actors),
-            set_aside={self._plan[unit].name: reason for unit, reason in queue.reasons(_NAMED).items()},
-            seconds=seconds,
-            lost=queue.set_aside,
-            pending=self._scheduler.pool.pending,
-        )
+        return self._progress.report(self._running(), len(self._actors), seconds)
 
-    def _running(self) -> tuple[UnitProgress, ...]:
-        """Return how far each unit in hand is, once: of two actors at the same one, the one that is further."""
+    def _running(self) -> Iterable[UnitProgress]:
+        """Return the progress of each unit in flight, once: of two actors with the same one, the further."""
         units: dict[int, UnitProgress] = {}
         for actor in self._actors.values():
-            # An actor that idles still tells of the unit that it has done.
+            # The last progress of an idle actor is of a unit that is done.
             if actor.progress is not None and actor.unit >= 0 and self._scheduler.queue.state(actor.unit) == IN_FLIGHT:
                 known = units.get(actor.unit, actor.progress)
                 units[actor.unit] = max(known, actor.progress, key=lambda progress: progress.fraction)
-        return tuple(units.values())
+        return units.values()
 
 
-def _progress(handle: Any) -> Any:
+def _ask_progress(handle: Any) -> Any:
     return handle.progress.options(concurrency_group="progress").remote()
 
 

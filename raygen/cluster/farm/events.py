@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ActorReady:
-    """An actor has come up and can take work."""
+    """An actor has started and can take work."""
 
     actor: int
     now: float
@@ -24,25 +24,25 @@ class UnitDone:
 
 @dataclass(frozen=True, slots=True)
 class UnitFailed:
-    """An actor gave a unit back with an error and lives on.
+    """An actor returned an error for a unit, and lives on.
 
     Attributes:
         actor, unit: which.
         reason: one line.
-        hopeless: the same would happen again, so it is not tried again.
+        permanent: it would happen again, so the unit is not tried again.
         now: when.
     """
 
     actor: int
     unit: int
     reason: str
-    hopeless: bool
+    permanent: bool
     now: float
 
 
 @dataclass(frozen=True, slots=True)
 class UnitMoved:
-    """The unit that an actor is at is so far; ``fraction`` runs from 0 to 1."""
+    """How far an actor's current unit is; ``fraction`` runs from 0 to 1."""
 
     actor: int
     unit: int
@@ -52,19 +52,19 @@ class UnitMoved:
 
 @dataclass(frozen=True, slots=True)
 class ActorLost:
-    """An actor is gone, with all that it had in hand.
+    """An actor is gone, with all that it had in flight.
 
     Attributes:
         actor: which.
         reason: one line.
-        blameless: its machine was taken away; the unit that it was at is not to blame.
+        preempted: its machine was taken away; its current unit counts no failure.
         now: when.
-        finished: units in its hand whose samples it had committed before.
+        finished: those of its units whose samples it had committed before.
     """
 
     actor: int
     reason: str
-    blameless: bool
+    preempted: bool
     now: float
     finished: tuple[int, ...] = ()
 
@@ -89,32 +89,32 @@ Event = ActorReady | UnitDone | UnitFailed | UnitMoved | ActorLost | ActorDraini
 
 @dataclass(frozen=True, slots=True)
 class StartActor:
-    """Start an actor under this number. Until it is ready, it stands for a demand on the cluster."""
+    """Start an actor under this number. Until it is ready, it is a demand on the cluster."""
 
     actor: int
 
 
 @dataclass(frozen=True, slots=True)
 class StopActor:
-    """End this actor, whether it idles, hangs, still starts, or works on what another has finished."""
+    """End this actor: it idles, hangs, still starts, or works on what another has finished."""
 
     actor: int
 
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Hand a unit to an actor."""
+    """Give a unit to an actor."""
 
     actor: int
     unit: int
 
 
 @dataclass(frozen=True, slots=True)
-class TakeBack:
-    """Take a unit out of an actor's hand that it has not begun. If it has, its result is welcome."""
+class Cancel:
+    """Take a unit from an actor that has not begun it. If it has, its result still counts."""
 
     actor: int
     unit: int
 
 
-Action = StartActor | StopActor | Assign | TakeBack
+Action = StartActor | StopActor | Assign | Cancel

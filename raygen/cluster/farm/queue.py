@@ -40,32 +40,32 @@ class UnitQueue:
         return self._states[unit]
 
     def take(self) -> int:
-        """Take the next unit that waits into hand: what came back first, then in the plan's order, then what failed."""
+        """Return the next unit, now in flight: those requeued first, then the plan's order, then those that failed."""
         unit = self._next()
         self._states[unit] = IN_FLIGHT
         self.waiting -= 1
         self.in_flight += 1
         return unit
 
-    def put_back(self, unit: int, *, last: bool = False) -> None:
-        """Let a unit in hand wait again, before all others or after them."""
+    def requeue(self, unit: int, *, last: bool = False) -> None:
+        """Let a unit in flight wait again, before all others or after them."""
         (self._last.append if last else self._first.appendleft)(unit)
         self._states[unit] = WAITING
         self.in_flight -= 1
         self.waiting += 1
 
     def finish(self, unit: int) -> bool:
-        """Note that a unit is committed, wherever it was; return whether that is news."""
+        """Note that a unit is committed, wherever it was; return whether it was not known."""
         if self._states[unit] == DONE:
             return False
-        self._leave(unit)
+        self._uncount(unit)
         self._states[unit] = DONE
         self.done += 1
         return True
 
     def give_up(self, unit: int, reason: str) -> None:
-        """Set a unit aside that waits or is in hand."""
-        self._leave(unit)
+        """Set a unit aside that waits or is in flight."""
+        self._uncount(unit)
         self._states[unit] = SET_ASIDE
         self._reasons[unit] = reason
         self.set_aside += 1
@@ -100,7 +100,7 @@ class UnitQueue:
             pass
         return unit
 
-    def _leave(self, unit: int) -> None:
+    def _uncount(self, unit: int) -> None:
         state = self._states[unit]
         if state == WAITING:
             self.waiting -= 1

@@ -11,20 +11,20 @@ from raygen.cluster.farm.events import (
     ActorLost,
     ActorReady,
     Assign,
+    Cancel,
     Event,
     StartActor,
     StopActor,
-    TakeBack,
     Tick,
     UnitDone,
     UnitFailed,
     UnitMoved,
 )
-from raygen.cluster.farm.pool import ActorPool, Member
+from raygen.cluster.farm.pool import ActorPool
 from raygen.cluster.farm.queue import DONE, UnitQueue
 
 _PLENTY = 4
-"""Units that wait for each actor from which on actors get a second one in hand."""
+"""Waiting units for each actor, from which on an actor gets a second one."""
 
 _WORTH = 1.0
 """Seconds that a unit must be expected to take from now, at least, to be run a second time."""
@@ -39,7 +39,7 @@ class Scheduler:
         queue: the units, those done before among them.
         minimum: actors to start with.
         maximum: actors to grow to.
-        in_flight: units that an actor has in hand; 2 hides the time between two calls.
+        in_flight: units that an actor has at most; 2 hides the time between two calls.
         attempts: deaths and failures of a unit after which it is set aside.
         deadline: seconds without progress after which an actor is taken for hung.
         idle: seconds after which an actor with nothing to do is stopped.
@@ -58,10 +58,10 @@ class Scheduler:
     ) -> None:
         self.queue = queue
         self.pool = ActorPool(minimum, maximum)
-        self._in_flight, self._attempts = in_flight, attempts
+        self._limit, self._attempts = in_flight, attempts
         self._deadline, self._idle = deadline, idle
         self._failures: dict[int, int] = {}
-        self._holders: dict[int, list[int]] = {}  # of each unit in hand
+        self._holders: dict[int, list[int]] = {}  # the actors of each unit in flight
         self._next_deadline = 0.0  # no actor is past its deadline before
         self._now = 0.0
         self._finished, self._worked = 0, 0.0  # units whose time is known, and the sum of these times
@@ -74,7 +74,7 @@ class Scheduler:
 
     def begin(self) -> list[Action]:
         """Return the first actions."""
-        return self._settle()
+        return self._follow_up()
 
     def handle(self, event: Event) -> list[Action]:
         """Take in what happened and return what is to be done, in this order.
@@ -86,200 +86,196 @@ class Scheduler:
             self._done(event.actor, event.unit)
         elif isinstance(event, Tick):
             self._tick()
-        elif event.actor in self.pool.members:
+        elif event.actor in self.pool.slots:
             self._handle_of_actor(event)
         elif isinstance(event, ActorLost):
             for unit in event.finished:
                 self._done(event.actor, unit)
-        return self._settle()
+        return self._follow_up()
 
     def _handle_of_actor(self, event: ActorReady | UnitFailed | UnitMoved | ActorLost | ActorDraining) -> None:
         if isinstance(event, ActorReady):
-            if not self.pool.members[event.actor].ready:
-                self.pool.come_up(event.actor)
+            if not self.pool.slots[event.actor].ready:
+                self.pool.mark_ready(event.actor)
                 self._feed(event.actor)
         elif isinstance(event, UnitFailed):
-            if event.unit in self.pool.members[event.actor].hand:
+            if event.unit in self.pool.slots[event.actor].in_flight:
                 self._release(event.actor, event.unit)
-                self._blame(event.unit, event.reason, hopeless=event.hopeless)
+                self._count_failure(event.unit, event.reason, permanent=event.permanent)
                 self._feed(event.actor)
         elif isinstance(event, UnitMoved):
-            self._move(event)
+            self._note_progress(event)
         elif isinstance(event, ActorDraining):
             self._drain(event.actor)
         else:
-            self._lose(event)
+            self._handle_loss(event)
 
     # What happens to units
 
     def _done(self, actor: int, unit: int) -> None:
-        member = self.pool.members.get(actor)
-        if member is not None and member.hand[:1] == [unit]:
+        slot = self.pool.slots.get(actor)
+        if slot is not None and slot.in_flight[:1] == [unit]:
             self._finished += 1
-            self._worked += self._now - member.since
+            self._worked += self._now - slot.since
         self.queue.finish(unit)
-        if member is not None and unit in member.hand:
+        if slot is not None and unit in slot.in_flight:
             self._release(actor, unit)
-        self._call_off(unit)
-        if member is not None:
+        self._withdraw(unit)
+        if slot is not None:
             self._feed(actor)
 
-    def _call_off(self, unit: int) -> None:
-        """Take a unit that is done or set aside out of all hands."""
+    def _withdraw(self, unit: int) -> None:
+        """Take a unit that is done or set aside from the actors that still have it."""
         for actor in tuple(self._holders.get(unit, ())):
-            at_it = self.pool.members[actor].hand[0] == unit
+            is_current = self.pool.slots[actor].in_flight[0] == unit
             self._release(actor, unit)
-            if at_it:
-                # It would go on for as long as the other needed; whoever has another unit can start afresh.
-                self._leave(actor)
+            if is_current:
+                # It would work on for as long as the other needed. A new actor can begin another unit at once.
+                self._remove(actor)
                 self._actions.append(StopActor(actor))
             else:
-                self._actions.append(TakeBack(actor, unit))
+                self._actions.append(Cancel(actor, unit))
 
     def _release(self, actor: int, unit: int) -> None:
-        member, holders = self.pool.members[actor], self._holders[unit]
-        at_it = member.hand[0] == unit
-        member.hand.remove(unit)
+        slot, holders = self.pool.slots[actor], self._holders[unit]
+        was_current = slot.in_flight[0] == unit
+        slot.in_flight.remove(unit)
         holders.remove(actor)
         if not holders:
             del self._holders[unit]
-        if at_it:
-            self._begin(actor, member)
+        if was_current and slot.in_flight:
+            slot.begin(self._now)
 
-    def _put_back(self, unit: int, *, last: bool = False) -> None:
+    def _requeue(self, unit: int, *, last: bool = False) -> None:
         """Let a unit wait again, unless it is done or another actor has it."""
         if unit not in self._holders and self.queue.state(unit) != DONE:
-            self.queue.put_back(unit, last=last)
+            self.queue.requeue(unit, last=last)
 
-    def _blame(self, unit: int, reason: str, *, hopeless: bool = False) -> None:
+    def _count_failure(self, unit: int, reason: str, *, permanent: bool = False) -> None:
         failures = self._failures[unit] = self._failures.get(unit, 0) + 1
-        if hopeless or (failures >= self._attempts and unit not in self._holders):
+        if permanent or (failures >= self._attempts and unit not in self._holders):
             self.queue.give_up(unit, reason)
-            self._call_off(unit)
+            self._withdraw(unit)
         else:
-            # To the end: what kills its process must not keep the others waiting.
-            self._put_back(unit, last=True)
+            # To the end: a unit that kills its process must not delay the others.
+            self._requeue(unit, last=True)
 
-    def _move(self, event: UnitMoved) -> None:
-        member = self.pool.members[event.actor]
-        if member.hand[:1] == [event.unit] and event.fraction > member.fraction:
-            member.fraction, member.told = event.fraction, self._now
+    def _note_progress(self, event: UnitMoved) -> None:
+        slot = self.pool.slots[event.actor]
+        if slot.in_flight[:1] == [event.unit] and event.fraction > slot.fraction:
+            slot.fraction, slot.moved_at = event.fraction, self._now
 
     # What happens to actors
 
-    def _lose(self, event: ActorLost) -> None:
+    def _handle_loss(self, event: ActorLost) -> None:
         for unit in event.finished:
             self.queue.finish(unit)
-            if unit in self.pool.members[event.actor].hand:
+            if unit in self.pool.slots[event.actor].in_flight:
                 self._release(event.actor, unit)
-            self._call_off(unit)
-        member = self.pool.members[event.actor]
-        blameless = event.blameless or member.draining
-        if not member.ready and not blameless:
-            self.pool.fail_to_start(self._now)
-        self._leave(event.actor, None if blameless else event.reason)
-        if self.pool.stillborn >= self._attempts and not self.pool.members:
-            # Nothing runs: the units are not to blame, but no actor comes up to take them.
+            self._withdraw(unit)
+        slot = self.pool.slots[event.actor]
+        preempted = event.preempted or slot.draining
+        if not slot.ready and not preempted:
+            self.pool.note_failed_start(self._now)
+        self._remove(event.actor, None if preempted else event.reason)
+        if self.pool.failed_starts >= self._attempts and not self.pool.slots:
+            # Nothing runs: not because of the units, but because no actor starts.
             self.queue.give_up_all(f"no actor starts ({event.reason})")
 
-    def _leave(self, actor: int, reason: str | None = None) -> None:
-        """Forget an actor; its units wait again, and the one that it was at is blamed if there is a reason."""
-        member = self.pool.leave(actor)
-        for unit in member.hand:
+    def _remove(self, actor: int, reason: str | None = None) -> None:
+        """Forget an actor; its units wait again. With a reason, its current unit counts a failure."""
+        slot = self.pool.remove(actor)
+        for unit in slot.in_flight:
             self._holders[unit].remove(actor)
             if not self._holders[unit]:
                 del self._holders[unit]
-        for unit in reversed(member.hand[1:]):
-            self._put_back(unit)
-        for unit in member.hand[:1]:
+        for unit in reversed(slot.in_flight[1:]):
+            self._requeue(unit)
+        for unit in slot.in_flight[:1]:
             if reason is None:
-                self._put_back(unit)
+                self._requeue(unit)
             else:
-                self._blame(unit, reason)
+                self._count_failure(unit, reason)
 
     def _drain(self, actor: int) -> None:
-        member = self.pool.drain(actor)
-        for unit in member.hand[:0:-1]:
-            self._steal(actor, unit)
-        if member.ready and not member.hand:
-            self._leave(actor)
+        slot = self.pool.drain(actor)
+        for unit in slot.in_flight[:0:-1]:
+            self._cancel(actor, unit)
+        if slot.ready and not slot.in_flight:
+            self._remove(actor)
             self._actions.append(StopActor(actor))
 
-    def _steal(self, actor: int, unit: int) -> None:
+    def _cancel(self, actor: int, unit: int) -> None:
         self._release(actor, unit)
-        self._actions.append(TakeBack(actor, unit))
-        self._put_back(unit)
+        self._actions.append(Cancel(actor, unit))
+        self._requeue(unit)
 
     def _tick(self) -> None:
         if self._now >= self._next_deadline:
             self._stop_hung()
         if self.pool.idle and not self.queue.waiting:
-            self._help()
+            self._rebalance()
         while self.pool.idle and not self.queue.waiting:
             actor, since = next(iter(self.pool.idle.items()))
             if self._now - since < self._idle:
                 break
-            self._leave(actor)
+            self._remove(actor)
             self._actions.append(StopActor(actor))
 
     def _stop_hung(self) -> None:
         """Stop the actors whose units have not moved for too long, the longest first."""
-        moved = sorted((member.told, actor) for actor, member in self.pool.members.items() if member.hand)
-        late = [actor for told, actor in moved if told + self._deadline <= self._now]
+        moved = sorted((slot.moved_at, actor) for actor, slot in self.pool.slots.items() if slot.in_flight)
+        late = [actor for moved_at, actor in moved if moved_at + self._deadline <= self._now]
         for actor in late:
             self._actions.append(StopActor(actor))
-            self._leave(actor, f"no progress for {self._deadline:g} s")
+            self._remove(actor, f"no progress for {self._deadline:g} s")
         # What moves or begins later than this has a later deadline.
-        self._next_deadline = self._deadline + next((told for told, _ in moved[len(late) :]), self._now)
+        self._next_deadline = self._deadline + next((moved_at for moved_at, _ in moved[len(late) :]), self._now)
 
-    def _help(self) -> None:
-        """Give idle actors what others have in their second hand, and a second run of what takes longest."""
+    def _rebalance(self) -> None:
+        """Give idle actors the units that others have not begun, and a second run of those that take longest."""
         slow = []
         typical = self._worked / self._finished if self._finished else math.inf
-        for actor, member in self.pool.members.items():
-            for unit in member.hand[:0:-1]:
+        for actor, slot in self.pool.slots.items():
+            for unit in slot.in_flight[:0:-1]:
                 if self.queue.waiting < len(self.pool.idle):
-                    self._steal(actor, unit)
-            if member.hand and len(self._holders[member.hand[0]]) == 1 and member.hand[0] not in self._failures:
-                left = member.remaining(typical, self._now)
-                if left > max(typical, _WORTH):
-                    slow.append((left, member.hand[0]))
+                    self._cancel(actor, unit)
+            for current in slot.in_flight[:1]:
+                left = slot.remaining(typical, self._now)
+                if left > max(typical, _WORTH) and len(self._holders[current]) == 1 and current not in self._failures:
+                    slow.append((left, current))
         free = len(self.pool.idle) - self.queue.waiting
         copies = [unit for _, unit in heapq.nlargest(free, slow)] if free > 0 else []
         for unit, actor in zip(copies, tuple(self.pool.idle), strict=False):
             self._assign(actor, unit)
 
-    # What follows from it
+    # What follows
 
     def _feed(self, actor: int) -> None:
-        """Hand an actor what it may have; note that it idles if there is nothing."""
-        if (member := self.pool.members.get(actor)) is None or not member.ready:
+        """Assign to an actor what it may have; note that it idles if there is nothing."""
+        if (slot := self.pool.slots.get(actor)) is None or not slot.ready:
             return
-        while not member.draining and self.queue.waiting and len(member.hand) < self._in_flight:
-            # Near the end a second unit in hand is one that another could have.
-            if member.hand and self.queue.waiting < _PLENTY * (self.pool.up + self.pool.pending):
+        while not slot.draining and self.queue.waiting and len(slot.in_flight) < self._limit:
+            # Near the end, a second unit is one that another actor could have.
+            if slot.in_flight and self.queue.waiting < _PLENTY * (self.pool.up + self.pool.pending):
                 break
             self._assign(actor, self.queue.take())
-        if not member.hand and member.draining:
-            self._leave(actor)
+        if not slot.in_flight and slot.draining:
+            self._remove(actor)
             self._actions.append(StopActor(actor))
-        elif not member.hand:
+        elif not slot.in_flight:
             self.pool.idle.setdefault(actor, self._now)
 
     def _assign(self, actor: int, unit: int) -> None:
-        member = self.pool.members[actor]
+        slot = self.pool.slots[actor]
         self.pool.idle.pop(actor, None)
-        member.hand.append(unit)
+        slot.in_flight.append(unit)
         self._holders.setdefault(unit, []).append(actor)
         self._actions.append(Assign(actor, unit))
-        if len(member.hand) == 1:
-            self._begin(actor, member)
+        if len(slot.in_flight) == 1:
+            slot.begin(self._now)
 
-    def _begin(self, actor: int, member: Member) -> None:
-        if member.hand:
-            member.begin(self._now)
-
-    def _settle(self) -> list[Action]:
+    def _follow_up(self) -> list[Action]:
         pool, queue = self.pool, self.queue
         while queue.waiting and pool.idle:
             self._feed(next(reversed(pool.idle)))
@@ -288,8 +284,8 @@ class Scheduler:
         while queue.waiting > pool.pending and pool.may_start(self._now):
             self._actions.append(StartActor(pool.start()))
         if self.finished:
-            self._actions += [StopActor(actor) for actor in pool.members]
-            for actor in tuple(pool.members):
-                self._leave(actor)
+            self._actions += [StopActor(actor) for actor in pool.slots]
+            for actor in tuple(pool.slots):
+                self._remove(actor)
         actions, self._actions = self._actions, []
         return actions

@@ -21,9 +21,8 @@ from ray.train.torch import TorchConfig
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-from raygen.cluster.connection import capacity
-from raygen.cluster.train.notes import Notes
-from raygen.cluster.train.watch import Watch
+from raygen.cluster.machines import capacity
+from raygen.cluster.train.watch import Watch, WorkerLog
 from raygen.cluster.train.worker import work
 from raygen.errors import InputError, RaygenError, SettingsError, StoreError
 from raygen.training import EpochReport, TrainingTask
@@ -31,7 +30,7 @@ from raygen.training import EpochReport, TrainingTask
 log = logging.getLogger(__name__)
 
 _TRIES = 4
-"""Tries in a row, without an epoch done, after which training is given up."""
+"""Tries in a row, without an epoch done, after which training fails."""
 
 _LOOK = 0.5
 """Seconds between two looks at the run's folder."""
@@ -65,8 +64,8 @@ def pretrain(
 ) -> None:
     """Train on workers of the connected cluster and leave the trained network in the task's folder.
 
-    A folder with states in it is gone on with, with any number of workers; a finished one is left alone. When a worker
-    dies, all begin again after the newest state; when its machine is about to go, after the epoch that it is in.
+    A folder with states in it is continued, with any number of workers; a finished one is left alone. When a worker
+    dies, all begin again after the newest state; when its machine is about to go, after the current epoch.
 
     Args:
         task: what to train.
@@ -88,7 +87,7 @@ def pretrain(
     while not folder.finished:
         before = folder.epochs
         error = _try(task, workers, resize_seconds, watch)
-        # No error and no network: the workers have left a machine that is about to go.
+        # No error and no network: the workers left because a machine of theirs is about to go.
         left = error is None and folder.epochs > before
         if folder.finished or left or _is_wait(error):
             continue
@@ -98,7 +97,7 @@ def pretrain(
         failures = 1 if folder.epochs > before else failures + 1
         if failures == _TRIES:
             raise _final(cause) from error
-        log.warning("pretrain: goes on after epoch %d; what happened: %s", folder.epochs, _line(cause))
+        log.warning("pretrain: continues after epoch %d; what happened: %s", folder.epochs, _line(cause))
 
 
 def training_workers(task: TrainingTask, minimum: int | None, maximum: int | None) -> Workers:
@@ -131,9 +130,9 @@ def training_workers(task: TrainingTask, minimum: int | None, maximum: int | Non
 def _try(task: TrainingTask, workers: Workers, resize_seconds: float, watch: Watch) -> BaseException | None:
     """Train until the network is there, or something ends the workers; return what did."""
     outcome: list[BaseException] = []
-    notes = Notes()
-    with _bookkeeping() as place:
-        trainer = _trainer(task, workers, resize_seconds, place, notes)
+    worker_log = WorkerLog()
+    with _bookkeeping() as folder:
+        trainer = _trainer(task, workers, resize_seconds, folder, worker_log)
 
         def fit() -> None:
             try:
@@ -147,19 +146,21 @@ def _try(task: TrainingTask, workers: Workers, resize_seconds: float, watch: Wat
         try:
             while thread.is_alive():
                 thread.join(_LOOK)
-                notes.tell()
+                worker_log.log()
                 watch.look()
         finally:
-            notes.close()
+            worker_log.close()
             thread.join(_PATIENCE)
     return outcome[0] if outcome else None
 
 
-def _trainer(task: TrainingTask, workers: Workers, resize_seconds: float, place: str, notes: Notes) -> TorchTrainer:
+def _trainer(
+    task: TrainingTask, workers: Workers, resize_seconds: float, folder: str, worker_log: WorkerLog
+) -> TorchTrainer:
     fixed = workers.minimum == workers.maximum
     return TorchTrainer(
         work,
-        train_loop_config={"task": task, "inbox": notes.inbox},
+        train_loop_config={"task": task, "inbox": worker_log.inbox},
         torch_config=TorchConfig(backend="nccl" if task.gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers.minimum if fixed else (workers.minimum, workers.maximum),
@@ -169,8 +170,8 @@ def _trainer(task: TrainingTask, workers: Workers, resize_seconds: float, place:
         ),
         run_config=RunConfig(
             name="training",
-            storage_path=place,
-            # Lost machines that Ray was told of are free; all else comes back to be counted here.
+            storage_path=folder,
+            # Preempted machines cost nothing; all other failures are counted here.
             failure_config=FailureConfig(max_failures=0, max_preemption_failures=-1, controller_failure_limit=0),
         ),
     )
@@ -179,8 +180,8 @@ def _trainer(task: TrainingTask, workers: Workers, resize_seconds: float, place:
 @contextmanager
 def _bookkeeping() -> Iterator[str]:
     """Give a folder of this machine, where Ray's controller runs too, for what Ray notes for itself."""
-    with tempfile.TemporaryDirectory(prefix="raygen-train-", ignore_cleanup_errors=True) as place:
-        yield place
+    with tempfile.TemporaryDirectory(prefix="raygen-train-", ignore_cleanup_errors=True) as folder:
+        yield folder
 
 
 def _needs(task: TrainingTask) -> str:
@@ -205,12 +206,12 @@ def _is_wait(error: BaseException | None) -> bool:
 
 
 def _cause(error: BaseException | None) -> BaseException:
-    """Return what a worker complained of, or what it died of; an input that is wrong before anything else."""
+    """Return a worker's error, or what it died of; an input that is wrong before anything else."""
     if error is None:
         return RaygenError("pretrain: the workers ended without a network")
     failures: dict[int, BaseException] = getattr(error, "worker_failures", None) or {}
     wrong = [failure for failure in failures.values() if isinstance(failure, InputError)]
-    # One that dies takes the others with it, which then complain of the connection.
+    # When one dies, the others end with errors of the connection.
     dead = [failure.health_check_failure for failure in failures.values() if hasattr(failure, "health_check_failure")]
     other: BaseException = getattr(error, "controller_failure", error)
     return next(iter([*wrong, *dead, *failures.values()]), other)

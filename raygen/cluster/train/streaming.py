@@ -14,23 +14,23 @@ import ray.data
 from ray.data import DataContext, ExecutionResources
 from ray.data.exceptions import ExecutionTimeoutError
 
-from raygen.cluster.connection import capacity
+from raygen.cluster.machines import capacity
 from raygen.data import ImageSource, Indices, Listing, Picture, PictureStream, Plan, Preparation
-from raygen.errors import InputError, RaygenError, SettingsError
+from raygen.errors import InputError, RaygenError
 
 _PICTURES = 64
 _TASKS = 1000
 _BYTES = 64 * 2**20
-"""A task prepares 64 pictures, or more where a pass would else have over a thousand tasks, of which Ray Data takes long
-to begin; but no more pixels than so many bytes. Row groups that are read together stay together."""
+"""A task prepares 64 pictures, or more where a pass would else have over a thousand tasks, which Ray Data is slow to
+begin; but no more than so many bytes of pixels. Row groups that are read together stay together."""
 
 
 @dataclass(frozen=True)
 class RayReader:
     """Prepares pictures in Ray tasks of one CPU each; the reader of a ``PictureStream`` in a training worker.
 
-    The CPUs of the cluster that the workers do not hold themselves are shared out among them. Two tasks a CPU are
-    ahead of training at most.
+    Each worker uses an equal share of the cluster's CPUs that no worker holds. At most two tasks a CPU are ahead of
+    training.
 
     Attributes:
         workers: that train side by side.
@@ -92,18 +92,6 @@ def through_ray(source: ImageSource, *, workers: int, held: float) -> ImageSourc
     return source.read_by(RayReader(workers, held)) if isinstance(source, PictureStream) else source
 
 
-def check_spare(source: ImageSource, *, workers: int, held: float) -> None:
-    """Refuse to stream where the workers hold all CPUs, since they would wait for their pictures for ever.
-
-    Raises:
-        SettingsError: no CPU is left.
-    """
-    if isinstance(source, PictureStream) and spare_cpus(workers, held) < 1:
-        what = f"workers = {workers} of {held:g} CPUs leave none of {capacity(cpus=1, gpus=0)} to read pictures"
-        raise SettingsError(what, where="stream",
-                            right="ask for fewer workers or threads, or for a larger cluster")  # fmt: skip
-
-
 def spare_cpus(workers: int, held: float) -> int:
     """Return how many CPUs of the cluster are left beside training workers."""
     return int(capacity(cpus=1, gpus=0) - workers * held)
@@ -132,7 +120,7 @@ def _prepare(batch: dict[str, Any], work: list[Any]) -> dict[str, Any]:
         indices = known.part(number)
         try:
             read = known.listing.read(indices)
-        # Told to the reader as it is, instead of in Ray's wrapping.
+        # Returned, so that the reader raises it as it is: Ray would wrap it.
         except InputError as error:
             pictures.append(error)
             break

@@ -1,10 +1,16 @@
-"""What the driver of a training sees while the workers train: epochs that appear on storage, and missing machines."""
+"""What the driver of a training sees while the workers train: new epochs, missing machines, the workers' warnings."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raygen.errors import StoreError
 from raygen.training import EpochReport, TrainingFolder
@@ -14,14 +20,17 @@ log = logging.getLogger(__name__)
 _WAIT = 30.0
 """Seconds between two looks whether machines are missing."""
 
+_KEPT = 1000
+"""Warnings kept until the driver takes them."""
+
 
 class Watch:
     """Passes on the epochs that appear on storage; those from before are not repeated.
 
     Args:
         folder: of the training.
-        on_epoch: told of each new epoch.
-        waiting: says what training waits for, None if for nothing.
+        on_epoch: called with each new epoch's report.
+        waiting: returns what training waits for, None if for nothing.
     """
 
     def __init__(
@@ -51,3 +60,56 @@ class Watch:
         for report in history[self._seen :]:
             self._seen += 1
             self._on_epoch(report)
+
+
+# Each worker has a call to it for as long as it trains.
+@ray.remote(num_cpus=0, max_restarts=0, max_concurrency=10_000)  # type: ignore[call-overload]
+class _Inbox:
+    """Holds warnings between the workers that log them and the driver that takes them."""
+
+    def __init__(self) -> None:
+        self._warnings: list[tuple[str, int, str]] = []
+
+    async def last(self) -> None:
+        """Last as long as the inbox does."""
+        await asyncio.Event().wait()
+
+    def add(self, name: str, level: int, text: str) -> None:
+        if len(self._warnings) < _KEPT:
+            self._warnings.append((name, level, text))
+
+    def take(self) -> list[tuple[str, int, str]]:
+        taken, self._warnings = self._warnings, []
+        return taken
+
+
+class WorkerLog:
+    """Workers' warnings, for the log of the driver; workers end when it is closed.
+
+    Attributes:
+        inbox: to be sent to the workers.
+    """
+
+    def __init__(self) -> None:
+        # On this machine: without it the training ends anyway.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.inbox: Any = _Inbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+        self._asked: Any = None
+
+    def close(self) -> None:
+        """Log what is left, and end the workers."""
+        self.log(patience=5.0)
+        ray.kill(self.inbox)
+
+    def log(self, patience: float = 0.0) -> None:
+        """Log what workers have logged, waiting for it for at most ``patience`` seconds."""
+        if self._asked is None:
+            self._asked = self.inbox.take.remote()
+        ready, _ = ray.wait([self._asked], timeout=patience)
+        if not ready:
+            return
+        self._asked = None
+        # An inbox that is lost takes warnings with it, and nothing else.
+        with contextlib.suppress(ray.exceptions.RayError):
+            for name, level, text in ray.get(ready[0]):
+                logging.getLogger(name).log(level, "%s", text)

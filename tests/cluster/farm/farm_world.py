@@ -32,7 +32,7 @@ class World:
         deadline: float = 100.0,
     ) -> None:
         self.units, self.maximum = units, maximum or actors
-        self.minimum, self.in_flight, self.attempts, self.deadline = actors, in_flight, attempts, deadline
+        self.minimum, self.limit, self.attempts, self.deadline = actors, in_flight, attempts, deadline
         self.scheduler = Scheduler(
             UnitQueue(bytearray(units)),
             minimum=actors,
@@ -43,11 +43,11 @@ class World:
         )
         self.now = 0.0
         self.ready: dict[int, bool] = {}
-        self.hands: dict[int, list[int]] = {}
+        self.in_flight: dict[int, list[int]] = {}
         self.draining: set[int] = set()
         self.gone: list[int] = []
-        self.blamed: Counter[int] = Counter()
-        self.hopeless: set[int] = set()
+        self.failures: Counter[int] = Counter()
+        self.permanent: set[int] = set()
         self.ended: set[int] = set()
         self.stopped: list[int] = []
         self.most = 0
@@ -59,18 +59,18 @@ class World:
         for action in actions:
             if isinstance(action, StartActor):
                 assert action.actor not in self.ready and action.actor not in self.gone
-                self.ready[action.actor], self.hands[action.actor] = False, []
+                self.ready[action.actor], self.in_flight[action.actor] = False, []
             elif isinstance(action, StopActor):
                 self.stopped.append(action.actor)
-                self.leave(action.actor)
+                self.remove(action.actor)
             elif isinstance(action, Assign):
                 assert self.ready[action.actor] and action.actor not in self.draining
-                assert action.unit not in self.hands[action.actor]
-                self.hands[action.actor].append(action.unit)
-                assert len(self.hands[action.actor]) <= self.in_flight
+                assert action.unit not in self.in_flight[action.actor]
+                self.in_flight[action.actor].append(action.unit)
+                assert len(self.in_flight[action.actor]) <= self.limit
             else:
-                assert action.unit in self.hands[action.actor][1:], "what it is at cannot be taken back"
-                self.hands[action.actor].remove(action.unit)
+                assert action.unit in self.in_flight[action.actor][1:], "a unit that has begun cannot be cancelled"
+                self.in_flight[action.actor].remove(action.unit)
             working = self.ready.keys() - self.draining
             assert len(working) <= self.maximum
             self.most = max(self.most, len(working))
@@ -79,8 +79,8 @@ class World:
 
     def check(self) -> None:
         queue, states = self.scheduler.queue, self.states()
-        held = Counter(unit for hand in self.hands.values() for unit in hand)
-        assert max(held.values(), default=0) <= 2, "no unit is in more than two hands"
+        held = Counter(unit for units in self.in_flight.values() for unit in units)
+        assert max(held.values(), default=0) <= 2, "no unit is with more than two actors"
         assert {unit for unit, state in enumerate(states) if state == IN_FLIGHT} == held.keys()
         assert self.ended <= {unit for unit, state in enumerate(states) if state in (DONE, SET_ASIDE)}
         self.ended = {unit for unit, state in enumerate(states) if state in (DONE, SET_ASIDE)}
@@ -93,7 +93,7 @@ class World:
         up = len(self.ready.keys() - self.draining) - pending
         assert up == self.scheduler.pool.up
         if queue.waiting:
-            assert all(self.hands[actor] for actor, up in self.ready.items() if up), "none idles while a unit waits"
+            assert all(self.in_flight[actor] for actor, up in self.ready.items() if up), "none idles while a unit waits"
         if self.scheduler.finished:
             assert not self.ready, "a finished farm leaves no actor"
 
@@ -106,57 +106,57 @@ class World:
     def set_aside(self) -> dict[int, str]:
         return self.scheduler.queue.reasons(self.units)
 
-    def leave(self, actor: int) -> list[int]:
+    def remove(self, actor: int) -> list[int]:
         del self.ready[actor]
         self.draining.discard(actor)
         self.gone.append(actor)
-        return self.hands.pop(actor)
+        return self.in_flight.pop(actor)
 
     # What happens
 
-    def tell(self, event: Event) -> list[Action]:
+    def handle(self, event: Event) -> list[Action]:
         return self.act(self.scheduler.handle(event))
 
-    def come_up(self, actor: int) -> None:
+    def bring_up(self, actor: int) -> None:
         self.ready[actor] = True
-        self.tell(ActorReady(actor, self.now))
+        self.handle(ActorReady(actor, self.now))
 
     def finish(self, actor: int) -> int:
-        unit = self.hands[actor].pop(0)
-        self.tell(UnitDone(actor, unit, self.now))
+        unit = self.in_flight[actor].pop(0)
+        self.handle(UnitDone(actor, unit, self.now))
         assert self.scheduler.queue.state(unit) == DONE
         return unit
 
-    def fail(self, actor: int, *, hopeless: bool) -> None:
-        unit = self.hands[actor].pop(0)
-        self.blamed[unit] += 1
-        if hopeless:
-            self.hopeless.add(unit)
-        self.tell(UnitFailed(actor, unit, "it fails", hopeless, self.now))
+    def fail(self, actor: int, *, permanent: bool) -> None:
+        unit = self.in_flight[actor].pop(0)
+        self.failures[unit] += 1
+        if permanent:
+            self.permanent.add(unit)
+        self.handle(UnitFailed(actor, unit, "it fails", permanent, self.now))
 
-    def lose(self, actor: int, *, blameless: bool, finished: int = 0) -> None:
+    def lose(self, actor: int, *, preempted: bool, finished: int = 0) -> None:
         drained = actor in self.draining
-        hand = self.leave(actor)
-        if hand[finished:] and not blameless and not drained:
-            self.blamed[hand[finished]] += 1
-        self.tell(ActorLost(actor, "it died", blameless, self.now, tuple(hand[:finished])))
+        units = self.remove(actor)
+        if units[finished:] and not preempted and not drained:
+            self.failures[units[finished]] += 1
+        self.handle(ActorLost(actor, "it died", preempted, self.now, tuple(units[:finished])))
 
     def move(self, actor: int, fraction: float) -> None:
-        assert self.tell(UnitMoved(actor, self.hands[actor][0], fraction, self.now)) == []
+        assert self.handle(UnitMoved(actor, self.in_flight[actor][0], fraction, self.now)) == []
 
     def drain(self, actor: int) -> list[Action]:
         self.draining.add(actor)
-        return self.tell(ActorDraining(actor, self.now))
+        return self.handle(ActorDraining(actor, self.now))
 
     def tick(self, seconds: float) -> list[Action]:
         self.now += seconds
-        at = {actor: hand[0] for actor, hand in self.hands.items() if hand}
+        at = {actor: units[0] for actor, units in self.in_flight.items() if units}
         before = set(self.set_aside())
         self.stopped.clear()
-        actions = self.tell(Tick(self.now))
+        actions = self.handle(Tick(self.now))
         for actor in self.stopped:
             if actor in at and actor not in self.ready:
-                self.blamed[at[actor]] += 1  # it hung
+                self.failures[at[actor]] += 1  # it hung
         assert all("no progress" in self.set_aside()[unit] for unit in self.set_aside().keys() - before)
         return actions
 
@@ -167,7 +167,7 @@ class World:
         return [actor for actor, up in self.ready.items() if not up]
 
     def busy(self) -> list[int]:
-        return [actor for actor, hand in self.hands.items() if hand]
+        return [actor for actor, units in self.in_flight.items() if units]
 
     def work_on(self) -> None:
         """Let everything succeed from now on; it has to end."""
@@ -175,7 +175,7 @@ class World:
             if self.scheduler.finished:
                 return
             if starting := self.starting():
-                self.come_up(starting[0])
+                self.bring_up(starting[0])
             elif busy := self.busy():
                 self.finish(busy[0])
             else:
@@ -184,6 +184,7 @@ class World:
 
     def check_reasons(self) -> None:
         for unit, reason in self.set_aside().items():
-            assert unit in self.hopeless or self.blamed[unit] >= self.attempts or reason.startswith("no actor starts")
+            failed = unit in self.permanent or self.failures[unit] >= self.attempts
+            assert failed or reason.startswith("no actor starts")
         for unit in self.done():
-            assert self.blamed[unit] < self.attempts + 2
+            assert self.failures[unit] < self.attempts + 2

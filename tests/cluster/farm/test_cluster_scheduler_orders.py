@@ -1,4 +1,4 @@
-"""The farm's decisions under orders of events that no one thought of, without Ray."""
+"""The farm's decisions under events in any order, without Ray."""
 
 from farm_world import World
 from hypothesis import settings
@@ -17,7 +17,7 @@ from raygen.cluster.farm.queue import DONE
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Actors come, die at any time, hang, drain, and tell of things long after; in the end all is done or set aside."""
+    """Actors start, die at any time, hang, drain, and send events after their end; at last all is done or set aside."""
 
     world: World
 
@@ -36,8 +36,8 @@ class AnyOrder(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.starting())
     @rule(data=st.data())
-    def an_actor_comes_up(self, data: st.DataObject) -> None:
-        self.world.come_up(self.pick(data, self.world.starting()))
+    def an_actor_is_ready(self, data: st.DataObject) -> None:
+        self.world.bring_up(self.pick(data, self.world.starting()))
 
     @precondition(lambda self: self.world.busy())
     @rule(data=st.data())
@@ -45,9 +45,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.world.finish(self.pick(data, self.world.busy()))
 
     @precondition(lambda self: self.world.busy())
-    @rule(data=st.data(), hopeless=st.booleans())
-    def a_unit_fails(self, data: st.DataObject, hopeless: bool) -> None:
-        self.world.fail(self.pick(data, self.world.busy()), hopeless=hopeless)
+    @rule(data=st.data(), permanent=st.booleans())
+    def a_unit_fails(self, data: st.DataObject, permanent: bool) -> None:
+        self.world.fail(self.pick(data, self.world.busy()), permanent=permanent)
 
     @precondition(lambda self: self.world.busy())
     @rule(data=st.data(), fraction=st.floats(0, 1))
@@ -55,9 +55,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.world.move(self.pick(data, self.world.busy()), fraction)
 
     @precondition(lambda self: self.world.ready)
-    @rule(data=st.data(), blameless=st.booleans(), finished=st.integers(0, 2))
-    def an_actor_is_lost(self, data: st.DataObject, blameless: bool, finished: int) -> None:
-        self.world.lose(self.pick(data, list(self.world.ready)), blameless=blameless, finished=finished)
+    @rule(data=st.data(), preempted=st.booleans(), finished=st.integers(0, 2))
+    def an_actor_is_lost(self, data: st.DataObject, preempted: bool, finished: int) -> None:
+        self.world.lose(self.pick(data, list(self.world.ready)), preempted=preempted, finished=finished)
 
     @precondition(lambda self: self.world.up())
     @rule(data=st.data())
@@ -70,7 +70,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.gone and self.world.units)
     @rule(data=st.data())
-    def one_that_is_gone_tells_of_something(self, data: st.DataObject) -> None:
+    def one_that_is_gone_sends_an_event(self, data: st.DataObject) -> None:
         world = self.world
         actor = self.pick(data, world.gone)
         unit = data.draw(st.integers(0, world.units - 1))
@@ -81,7 +81,7 @@ class AnyOrder(RuleBasedStateMachine):
             ActorLost(actor, "late", False, world.now),
             ActorDraining(actor, world.now),
         ]
-        assert world.tell(data.draw(st.sampled_from(events))) == []
+        assert world.handle(data.draw(st.sampled_from(events))) == []
 
     @precondition(lambda self: self.world.gone and self.world.units)
     @rule(data=st.data(), lost=st.booleans())
@@ -90,7 +90,7 @@ class AnyOrder(RuleBasedStateMachine):
         actor = self.pick(data, world.gone)
         unit = data.draw(st.integers(0, world.units - 1))
         event = ActorLost(actor, "late", False, world.now, (unit,)) if lost else UnitDone(actor, unit, world.now)
-        world.tell(event)
+        world.handle(event)
         assert world.scheduler.queue.state(unit) == DONE
 
     def teardown(self) -> None:

@@ -12,7 +12,7 @@ def check(course: Course, conditions: Conditions) -> None:
     queue = course.scheduler.queue
     assert (queue.done, queue.set_aside, queue.left) == (conditions.units, 0, 0)
     assert set(Counter(course.commits)) == {1}
-    assert not course.scheduler.pool.members, "no actor is left"
+    assert not course.scheduler.pool.slots, "no actor is left"
 
 
 @pytest.mark.parametrize("seed", range(3))

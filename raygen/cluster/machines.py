@@ -1,19 +1,50 @@
-"""How many actors a farm has."""
+"""The cluster's machines: which there are, which are about to go, and how many actors they hold."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from typing import Any
 
-from raygen.cluster.connection import capacity
+import ray
+from ray._private import state
+
+from raygen.cluster.farm.pool import PoolSize
 from raygen.errors import SettingsError
 
+_EVERY = 2.0
+"""Seconds between two looks for machines that drain."""
 
-@dataclass(frozen=True)
-class PoolSize:
-    """How many actors: ``minimum`` at once, and up to ``maximum`` as the cluster grows."""
 
-    minimum: int
-    maximum: int
+class Machines:
+    """Which machines are there, and which of them are about to go, as of the last look."""
+
+    def __init__(self) -> None:
+        self._last = -_EVERY
+        self.draining: frozenset[str] = frozenset()
+
+    def look(self) -> bool:
+        """Look again if it is time to; return whether another machine drains."""
+        if time.monotonic() - self._last < _EVERY:
+            return False
+        self._last = time.monotonic()
+        before = self.draining
+        # Ray 2.60 has no public way; this is the one that its own Train takes.
+        self.draining = frozenset(state.state.get_draining_nodes())
+        return bool(self.draining - before)
+
+
+def is_alive(machine: str) -> bool:
+    """Whether a machine is part of the cluster at present."""
+    return any(node["NodeID"] == machine for node in _alive())
+
+
+def capacity(*, cpus: float, gpus: float) -> int:
+    """Return how many workers of so many CPUs and GPUs each the cluster's machines hold at present."""
+    asked = {name: number for name, number in (("CPU", cpus), ("GPU", gpus)) if number > 0}
+    # A worker is on one machine: halves of two do not make one.
+    return sum(
+        int(min(machine["Resources"].get(name, 0) / number for name, number in asked.items())) for machine in _alive()
+    )
 
 
 def pool_size(minimum: int | None, maximum: int | None, *, threads: int, gpus: float) -> PoolSize:
@@ -46,3 +77,7 @@ def pool_size(minimum: int | None, maximum: int | None, *, threads: int, gpus: f
                             right="ask for fewer threads or GPUs, or for a larger cluster")  # fmt: skip
     actors = min(minimum, room) if minimum else room
     return PoolSize(actors, actors)
+
+
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
