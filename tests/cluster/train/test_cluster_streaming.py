@@ -4,6 +4,7 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import failing_storage
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ import ray.train
 import torch
 from failing_storage import Moody, failing_location
 from PIL import Image
+from ray import cloudpickle
 from ray.train.torch import TorchTrainer
 
 from raygen.cluster.train.streaming import RayReader, _least, spare_cpus, through_ray
@@ -119,13 +121,23 @@ def test_a_torn_file_is_the_same_error(wide_cluster, tmp_path):
         list(through_ray(plain, workers=1, held=1).epoch(5, 0, 50, Share()))
 
 
+@pytest.fixture
+def tasks_know_failing_storage():
+    """Tasks of Ray cannot import the modules of these tests."""
+    cloudpickle.register_pickle_by_value(failing_storage)
+    yield
+    cloudpickle.unregister_pickle_by_value(failing_storage)
+
+
 def on_failing_storage(listing, every):
     where = getattr(listing, "files", listing)
     moved = replace(where, location=failing_location(Moody(every=every), where.location.root))
     return moved if where is listing else replace(listing, files=moved)
 
 
-def test_a_passing_failure_of_storage_in_a_task_costs_no_picture_and_no_bit(wide_cluster, streams):
+def test_a_passing_failure_of_storage_in_a_task_costs_no_picture_and_no_bit(
+    wide_cluster, streams, tasks_know_failing_storage
+):
     plain, _ = streams
     listing = on_failing_storage(plain.listing, every=5)
     through = PictureStream(listing, SHAPE, augment="resized-crop", corrupt_limit=2, reader=RayReader(1, 1))
@@ -133,7 +145,9 @@ def test_a_passing_failure_of_storage_in_a_task_costs_no_picture_and_no_bit(wide
     assert len(through.skipped) == 2, "the pictures that are corrupt, and no others"
 
 
-def test_storage_that_fails_a_task_for_good_ends_the_pass_in_one_line(wide_cluster, streams):
+def test_storage_that_fails_a_task_for_good_ends_the_pass_in_one_line(
+    wide_cluster, streams, tasks_know_failing_storage
+):
     plain, _ = streams
     through = PictureStream(
         on_failing_storage(plain.listing, every=1), SHAPE, corrupt_limit=999, reader=RayReader(1, 1)
