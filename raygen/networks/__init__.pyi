@@ -25,6 +25,7 @@ from .zoo.caffe import lenet as lenet
 from .zoo.factories import known_networks as known_networks
 from .zoo.loading import load_network as load_network
 from .zoo.weights import KEY as KEY
+from .zoo.weights import encode_checkpoint as encode_checkpoint
 from .zoo.weights import read_description as read_description
 from .zoo.weights import save_checkpoint as save_checkpoint
 from .zoo.zeiler_fergus import ZeilerFergusNet as ZeilerFergusNet

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import io
 import json
-import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from raygen.errors import StoreError
-from raygen.networks import KEY, save_checkpoint
+from raygen.networks import KEY, encode_checkpoint
 from raygen.storage import Location, below
 from raygen.store import Lock, Pace, claim, read_request
 from raygen.training.curves import show_history
@@ -172,10 +170,7 @@ class TrainingFolder:
     def finish(self, module: torch.nn.Module, description: Mapping[str, Any]) -> None:
         """Write the trained network as a raygen checkpoint; its existence says that training is finished."""
         show_history(self.location, self.history(), finished=True)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / NETWORK
-            save_checkpoint(path, module, description)
-            self.location.write(NETWORK, path.read_bytes())
+        self.location.write(NETWORK, encode_checkpoint(module, description))
 
 
 def _state_name(epoch: int) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +13,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from raygen.errors import WeightsError
+from raygen.errors import StoreError, WeightsError
 from raygen.networks.network import hash_weights
+from raygen.storage import Location
 
 KEY = "raygen"  # of the safetensors header's metadata that makes a file a raygen checkpoint
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
@@ -96,35 +95,36 @@ def save_checkpoint(path: str | Path, module: nn.Module, description: Mapping[st
     Args:
         path: a .safetensors file; its folder is made.
         module: the weights.
-        description: "network", "arguments", "input_shape", "mean", "std", "class_names", as in NetworkSettings and
-            Network; further keys ("log_z") are kept as they are. Plain JSON values.
+        description: see ``encode_checkpoint``.
 
     Returns:
         the hash of the weights.
 
     Raises:
-        WeightsError: if the name does not end in .safetensors, or the place cannot be written.
+        WeightsError: if the name does not end in .safetensors, or the folder cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise WeightsError("unknown kind of file", where=f"checkpoint {path}", right="give a name in .safetensors")
+    data = encode_checkpoint(module, description)
+    try:
+        Location.of(str(path.parent)).write(path.name, data)
+    except StoreError as error:
+        raise WeightsError(error.what, where=f"checkpoint {path}", right=error.right) from None
+    return hash_weights(module.state_dict())
+
+
+def encode_checkpoint(module: nn.Module, description: Mapping[str, Any]) -> bytes:
+    """Return a raygen checkpoint: a safetensors file.
+
+    Args:
+        module: the weights.
+        description: "network", "arguments", "input_shape", "mean", "std", "class_names", as in NetworkSettings and
+            Network; further keys ("log_z") are kept as they are. Plain JSON values.
+    """
     # Copies, since safetensors refuses tensors that share memory.
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in module.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    metadata = {"format": "pt", KEY: json.dumps(dict(description))}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(_sorted_header(safetensors.torch.save(tensors, metadata)))
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        what = f"cannot be written ({_short(error)})"
-        raise WeightsError(what, where=f"checkpoint {path}", right="give a place with room and access") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-    return hash_weights(tensors)
+    return _sorted_header(safetensors.torch.save(tensors, {"format": "pt", KEY: json.dumps(dict(description))}))
 
 
 def state_dict_of(values: Any, where: str) -> dict[str, Tensor]:

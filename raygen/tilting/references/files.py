@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from raygen.errors import ScoreError, StoreError
+from raygen.storage import Location
 from raygen.tilting.references.base import Reference, WhiteNoise
 from raygen.tilting.references.fitted import Fitted
 from raygen.tilting.references.power_law import PowerLaw
@@ -66,14 +67,11 @@ def save_reference(path: Path | str, reference: Reference, provenance: Provenanc
     if provenance is not None:
         metadata["provenance"] = json.dumps(dataclasses.asdict(provenance))
     path = Path(path)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        save_file(tensors, unfinished, metadata)
-        unfinished.replace(path)
-    except (OSError, SafetensorError) as error:
-        unfinished.unlink(missing_ok=True)
-        raise StoreError(f"cannot be written ({error})", where=str(path), right="give a file in a folder that exists "
-                         "and may be written to") from error  # fmt: skip
+    folder = Location.of(str(path.parent))
+    if not folder.exists(""):
+        raise StoreError("cannot be written (there is no such folder)", where=str(path),
+                         right="give a file in a folder that exists")  # fmt: skip
+    folder.write(path.name, save(tensors, metadata))
 
 
 def load_reference(path: Path | str, shape: tuple[int, int, int] | None = None) -> tuple[Reference, Provenance | None]:
