@@ -71,7 +71,10 @@ class NodesConfig(NetworkSettings):
 class SampleConfig(NetworkSettings, DataSettings, SamplingSettings, PlaceSettings):
     """``raygen sample``."""
 
-    nodes: str = Field(description='nodes to sample: "conv2:0-9 ip2:*", "ip2:[3-5]", "conv2:7@3,4", "conv2:7@mean"')
+    nodes: str = Field(
+        description='nodes to sample: channels "conv2:0-9,12 ip2:*", classes "fc:ostrich,orange" (with spaces or '
+        'commas "fc:\'a, b\'"), sums "ip2:[3-5]", positions "conv2:7@3,4 conv2:7@mean"; see raygen help nodes'
+    )
     out: str = Field(min_length=1, description="folder or URI of the run")
     actors: int | None = Field(None, ge=1, le=100_000, description="sampling processes; default as many as fit")
     max_actors: int | None = Field(None, ge=1, le=100_000, description="grow up to so many as the cluster grows")

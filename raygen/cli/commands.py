@@ -74,6 +74,8 @@ def pretrain(config: PretrainConfig) -> None:
 def nodes(config: NodesConfig, *, as_json: bool, classes: bool) -> None:
     """List the layers whose nodes can be sampled.
 
+    An option --nodes takes layer:channel, layer:0-9,12, layer:class or layer:*, and more: see raygen help nodes.
+
     With the size of their maps, what one response sees (receptive field and stride, in pixels), and the cost of one
     gradient of a node, the network cut and cropped for it, next to that of the whole network.
     """

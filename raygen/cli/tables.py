@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from raygen.networks import Layer
+from raygen.nodes import write_name
 from raygen.runs import Totals
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def layer_table(layers: Sequence[Layer], class_names: Sequence[str] = ()) -> str
         header,
         [
             (
-                layer.name,
+                write_name(layer.name),
                 layer.kind,
                 str(layer.channels),
                 "-" if layer.map_size is None else "{}x{}".format(*layer.map_size),

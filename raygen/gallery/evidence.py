@@ -13,6 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from raygen.nodes import without_layer
+
 Images = list[list[bytes]]
 """PNG files of one node: by chain, then by draw."""
 
@@ -166,7 +168,7 @@ def _node(samples: list[dict[str, Any]], chains: tuple[Chain, ...]) -> NodeEvide
         divergences=sum(chain.divergences for chain in chains),
         converged=all(sample["converged"] for sample in samples),
         top_share=math.nan
-        if ":[" in last["node"]
+        if without_layer(last["node"]).startswith("[")
         else sum(sample["top_channel"] == sample["channel"] for sample in samples) / len(samples),
         constant=len(samples) > 1 and len(set(scores)) == 1,
     )
@@ -212,7 +214,7 @@ def node_stem(node: str, channel: int) -> str:
     Anything else behind the layer's name, as of a sum or a mean, keeps its safe letters and ends in eight digits of its
     hash: ``3_at_mean-1f0c2a7b``.
     """
-    written = node.rpartition(":")[2]
+    written = without_layer(node)
     known = _PLAIN_NODE.fullmatch(written)
     if known:
         return f"{channel}_at_{known[1]}_{known[2]}" if known[1] else str(channel)

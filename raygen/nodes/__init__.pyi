@@ -11,6 +11,7 @@ from .items import quote as quote
 from .node import Node as Node
 from .node import read_node as read_node
 from .node import sum_node as sum_node
+from .node import without_layer as without_layer
 from .node import write_name as write_name
 from .terms import Terms as Terms
 from .terms import label_terms as label_terms

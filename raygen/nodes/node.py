@@ -106,6 +106,12 @@ def read_node(text: str) -> Node:
     return node
 
 
+def without_layer(text: str) -> str:
+    """Return what the text of a node has behind the layer's name: ``7@3,4``, ``[3-5]@mean``."""
+    # A layer's name may hold a colon, nothing behind it does.
+    return text.rpartition(":")[2]
+
+
 def write_name(name: str) -> str:
     r"""Write the name of a layer or a class so that it can stand in a list of nodes.
 

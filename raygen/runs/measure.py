@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from raygen.hmc import Parameters, Trace, advance, begin, diagnose, frozen
-from raygen.networks import Network, Node, read_node
+from raygen.networks import Network
+from raygen.nodes import Node
 from raygen.sampling import SamplingSettings, Source, Targets, encode_images, find_dead, node_streams, room, tilt_rule
 from raygen.store import Unit
 from raygen.tilting import WhitenedScore
@@ -84,7 +85,7 @@ class Meter:
             ScoreError: if its score is not finite where its chains start.
         """
         start = time.perf_counter()
-        nodes = [read_node(text) for text in unit.nodes]
+        nodes = list(unit.parsed)
         cut = self._targets.cut(nodes[0])
         reference = self._targets.reference(cut.input_shape)
         beginning = time.perf_counter() - start

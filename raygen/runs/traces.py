@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from raygen.hmc import Groups
-from raygen.networks import Network, Node
+from raygen.networks import Network
+from raygen.nodes import Node
 from raygen.runs.planning import LINE, plan_units
 from raygen.sampling import Profile, SamplingSettings, Source, UnitSampler
 

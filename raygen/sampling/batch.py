@@ -11,7 +11,7 @@ from torch import Tensor
 
 from raygen.errors import ScoreError, StoreError
 from raygen.hmc import ChainState, Noise, Parameters, StepInfo, Streams, Tensors, under, within
-from raygen.networks import Node
+from raygen.nodes import Node
 from raygen.sampling.cohort import Cohort, Keep, Stopped
 from raygen.sampling.settings import SamplingSettings
 from raygen.tilting import WhitenedScore

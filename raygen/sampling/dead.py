@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from raygen.hmc import Diagnostics, Parameters, Streams, Trace
-from raygen.networks import Cut, Node, dead_nodes
+from raygen.networks import Cut, dead_nodes
+from raygen.nodes import Node
 from raygen.tilting import Reference
 
 _IMAGES = 16

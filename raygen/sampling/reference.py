@@ -13,7 +13,8 @@ from torch import Tensor
 
 from raygen.data import ImageSet, hash_images
 from raygen.errors import SettingsError
-from raygen.networks import Network, Node, cut_for
+from raygen.networks import Network, cut_for
+from raygen.nodes import Node
 from raygen.tilting import (
     FitSettings,
     Fitted,

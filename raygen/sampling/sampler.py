@@ -12,7 +12,8 @@ import torch
 
 from raygen.errors import StoreError
 from raygen.hmc import ChainState, Diagnostics, Groups, Kernel, Parameters, Tensors, potential, to_arviz
-from raygen.networks import Layer, Network, Node, NodeScores, list_layers, node_label, read_node
+from raygen.networks import Layer, Network, NodeScores, list_layers, node_label
+from raygen.nodes import Node
 from raygen.sampling.batch import Batch
 from raygen.sampling.cohort import Stopped
 from raygen.sampling.dead import UNKNOWN, find_dead, no_trace
@@ -110,7 +111,7 @@ class UnitSampler:
         Raises:
             ScoreError: naming the node, if its score is not finite, or has no gradient, where its chains start.
         """
-        nodes = _nodes(unit)
+        nodes = unit.parsed
         cut = self._targets.cut(nodes[0])
         reference = self._targets.reference(cut.input_shape)
         dead = find_dead(cut, nodes, reference, seed=self._settings.seed, device=self._device)
@@ -157,7 +158,7 @@ class UnitSampler:
         Raises:
             ScoreError: as ``sample`` does.
         """
-        report, nodes = Reporter(1, on_progress), _nodes(unit)
+        report, nodes = Reporter(1, on_progress), unit.parsed
         settings = self._settings_of(nodes[0].layer)
         density = self._targets.density(self._targets.scores(nodes, unit.chains))
         streams = node_streams(settings, nodes, unit.chains, self._device)
@@ -222,7 +223,3 @@ class UnitSampler:
             converged=agree,
             diagnostics=found,
         )
-
-
-def _nodes(unit: Unit) -> list[Node]:
-    return [read_node(text) for text in unit.nodes]

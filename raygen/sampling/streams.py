@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from raygen.hmc import Streams
-from raygen.networks import Node
+from raygen.nodes import Node
 from raygen.sampling.settings import SamplingSettings
 
 

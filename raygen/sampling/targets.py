@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from raygen.networks import Cut, Network, Node, NodeScores, cut_for, score_nodes
+from raygen.networks import Cut, Network, NodeScores, cut_for, score_nodes
+from raygen.nodes import Node
 from raygen.sampling.reference import Source, make_reference
 from raygen.sampling.settings import SamplingSettings
 from raygen.tilting import Reference, WhitenedScore

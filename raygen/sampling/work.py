@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from raygen.hmc import Tensors, under, within
-from raygen.networks import Node
+from raygen.nodes import Node
 from raygen.sampling.batch import Batch, room
 from raygen.sampling.cohort import Keep, Stopped
 from raygen.sampling.log_z import LogZ, OnState, estimate_log_z

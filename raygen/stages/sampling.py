@@ -16,7 +16,8 @@ from raygen.config import ReferenceConfig, SampleConfig, TuneConfig, read_mappin
 from raygen.data import DataSettings, load_data
 from raygen.errors import SettingsError, UnfinishedError
 from raygen.hmc import Groups
-from raygen.networks import Network, NetworkSettings, Node, cut_network, list_layers, load_network, parse_nodes
+from raygen.networks import Network, NetworkSettings, cut_network, list_layers, load_network, parse_nodes
+from raygen.nodes import Node
 from raygen.process import keep_freed_memory
 from raygen.runs import FarmReport, PlanReport, StatusWriter, begin_run, estimate_cost, sample_here, trace_nodes
 from raygen.sampling import (

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, islice
 from typing import Any, overload
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raygen.errors import StoreError
+from raygen.nodes import Node, read_node
 from raygen.store.schema import PLAN
 
 _GROUP_ROWS = 1000
@@ -31,7 +33,7 @@ class Unit:
     Attributes:
         name: unique in the run; also the name of its file.
         layer: the layer's dotted name.
-        nodes: as the command line takes them, in the order of the batch.
+        nodes: their texts, as the command line takes them, in the order of the batch.
         chains: chains of each node.
     """
 
@@ -39,6 +41,15 @@ class Unit:
     layer: str
     nodes: tuple[str, ...]
     chains: int
+
+    @cached_property
+    def parsed(self) -> tuple[Node, ...]:
+        """The nodes as values: their texts are read once, when they are first asked for.
+
+        Raises:
+            NodeError: if a text is none of a node.
+        """
+        return tuple(map(read_node, self.nodes))
 
     @property
     def path(self) -> str:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from raygen.errors import StoreError
+from raygen.nodes import without_layer
 from raygen.storage import Location
 from raygen.store.plan import Unit
 from raygen.store.run import PLAN_FILE, Run
@@ -216,7 +217,7 @@ class UnitCheck:
             yield f"{broken} of {len(sizes)} images cannot be decoded"
             return
         known = {size for size in sizes if size is not None}
-        group = unit.layer, unit.nodes[0].partition("@")[2] if unit.nodes else ""
+        group = unit.layer, without_layer(unit.nodes[0]).partition("@")[2] if unit.nodes else ""
         first = self._sizes.get(group) or next(iter(sorted(known)), None)
         if known - {first}:
             yield f"has images of {_sizes(known)}" + (f" where others have {_sizes([first])}" if first else "")
