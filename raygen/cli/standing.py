@@ -82,17 +82,17 @@ def _show_driver(display: Display, holder: Holder | None, *, alive: bool, age: f
 def show_findings(display: Display, place: str, findings: Findings, *, mended: bool) -> None:
     """Tell what is wrong in a folder, and what was done about it."""
     state = "whole" if findings.is_whole else "not whole"
-    display.say(f"{place}: {state}; {findings.whole:,} parts as they should be")
+    display.say(f"{place}: {state}; {findings.whole:,} files as they should be")
     _list(display, "torn", (f"{name}: {why}" for name, why in findings.torn.items()), len(findings.torn))
     _list(display, "missing", findings.first_missing, findings.missing)
-    _list(display, "scraps of writes that were killed", findings.scraps, len(findings.scraps))
-    left_over = (f"{name}: {why}" for name, why in findings.left_over.items())
-    _list(display, "states that nobody needs", left_over, len(findings.left_over))
-    _list(display, "strangers, left alone", findings.strangers, len(findings.strangers))
+    _list(display, "left by interrupted writes", findings.partial, len(findings.partial))
+    unneeded = (f"{name}: {why}" for name, why in findings.unneeded.items())
+    _list(display, "states that are not needed", unneeded, len(findings.unneeded))
+    _list(display, "files of something else, left alone", findings.foreign, len(findings.foreign))
     if mended and findings.to_remove:
         display.say(f"removed: {len(findings.to_remove)} files")
     elif findings.to_remove:
-        display.say("nothing is changed; --mend removes what is torn, scraps and states that nobody needs")
+        display.say("nothing is changed; --mend removes what is torn, interrupted or not needed")
 
 
 def _list(display: Display, title: str, lines: Iterable[str], count: int) -> None:

@@ -92,9 +92,9 @@ def verify_training(folder: TrainingFolder) -> Findings:
         except (SafetensorError, ValueError) as error:
             torn[NETWORK] = f"cannot be read ({error})"
     missing = () if folder.finished else (NETWORK,)
-    scraps = [name for name in top if name.endswith(".tmp")]
-    scraps += [f"{STATES}/{name}" for name in states if name.endswith(".tmp")]
-    return Findings(whole=whole, torn=torn, missing=len(missing), first_missing=missing, scraps=tuple(scraps))
+    partial = [name for name in top if name.endswith(".tmp")]
+    partial += [f"{STATES}/{name}" for name in states if name.endswith(".tmp")]
+    return Findings(whole=whole, torn=torn, missing=len(missing), first_missing=missing, partial=tuple(partial))
 
 
 def mend_training(folder: TrainingFolder, findings: Findings) -> int:

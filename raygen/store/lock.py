@@ -1,8 +1,8 @@
-"""One run at a time in a folder: a lease, renewed while it is held, that a dead holder does not keep.
+"""A lease on a folder, so that one process at a time works in it; a process that died does not keep it.
 
-The lease is a file, so that it works on any storage. On a local disk it is taken in one step. An object store has no
-such step: there whoever wrote last holds it, and who wrote before sees that a moment later. What two holders at once
-could do in that moment is the same work twice; every file is written whole, and by both alike.
+The lease is a file that its holder renews, so it works on any storage. A local disk can exclude others while the file
+is read and written. An object store cannot: there the last writer is the holder, and an earlier writer sees that a
+moment later. In that moment two processes may do the same work twice, which does no harm: both write the same files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from raygen.errors import StoreError
 from raygen.storage import Location
-from raygen.store.request import LOCK, refuse_strangers
+from raygen.store.request import LOCK, refuse_foreign_files
 
 _KINDS = {"key": str, "host": str, "system": str, "pid": int, "began": str, "since": float, "renewed": float}
 
@@ -34,9 +34,9 @@ class Holder:
     Attributes:
         key: unique for each time that a folder is taken.
         host: name of its machine.
-        system: tells whether a process number is of the same system: of one boot, and not of another container.
+        system: names the boot and the container, within which process numbers can be compared.
         pid: its process number.
-        began: when the process began, in the system's own words; numbers are used again.
+        began: when the process began, as the system writes it; process numbers are reused.
         since: when it took the folder, seconds since 1970 by its clock.
         renewed: when it last said that it is alive.
     """
@@ -57,19 +57,19 @@ class Holder:
 
     @classmethod
     def read(cls, data: bytes) -> Holder | None:
-        """Return what ``write`` wrote; None if it is something else, or torn."""
+        """Return the holder that ``write`` wrote; None if ``data`` is something else, or torn."""
         with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
             found: Mapping[str, Any] = json.loads(data)
             return cls(**{name: kind(found[name]) for name, kind in _KINDS.items()})
         return None
 
     def write(self) -> bytes:
-        """Return it as a file."""
+        """Return the content of the lock file."""
         return json.dumps(asdict(self), indent=2).encode()
 
     @property
     def is_dead(self) -> bool:
-        """Whether it is known that the process is no more; of another machine's that cannot be known."""
+        """Whether the process is known to have ended; of a process on another machine that is not known."""
         return self.system == _system() and _began(self.pid) != self.began
 
     def __str__(self) -> str:
@@ -83,7 +83,7 @@ class Pace:
     Attributes:
         renew: from one renewal to the next.
         stale: without a renewal after which a holder counts as dead.
-        settle: after which whoever wrote last sees itself; on storage without a step that excludes others.
+        settle: between writing the lease and reading it again, on storage that cannot exclude others.
     """
 
     renew: float = 10.0
@@ -92,12 +92,12 @@ class Pace:
 
 
 class Lock:
-    """A lease on a folder, a context: taken on entry, renewed by a thread, given back on exit.
+    """A lease on a folder, a context: taken on entry, renewed by a thread, released on exit.
 
     Args:
         location: of the folder.
-        request: name of the file that says what the folder is: where there is none, strangers' files are refused.
-        guests: names that may be in the folder before that file.
+        request: name of the file that says what the folder is: without it, a folder with other files is refused.
+        allowed: names that may be in the folder before that file.
         pace: of its renewal.
 
     Raises:
@@ -105,11 +105,11 @@ class Lock:
     """
 
     def __init__(
-        self, location: Location, request: str, *, guests: Collection[str] = (), pace: Pace | None = None
+        self, location: Location, request: str, *, allowed: Collection[str] = (), pace: Pace | None = None
     ) -> None:
         self._location = location
         self._request = request
-        self._guests = guests
+        self._allowed = allowed
         self._pace = pace or Pace()
         self._me = Holder.of_this_process()
         self._lost: StoreError | None = None
@@ -119,12 +119,12 @@ class Lock:
         self._thread = threading.Thread(target=self._renew_always, name="raygen-lock", daemon=True)
 
     def __enter__(self) -> Self:
-        refuse_strangers(self._location, self._request, self._guests)
+        refuse_foreign_files(self._location, self._request, self._allowed)
         self._made_folder = not self._location.exists("")
         try:
             self._take()
         except BaseException:
-            # The file may be there already: a signal can come between any two steps.
+            # The lock file may be there already: a signal can come between any two steps.
             self.__exit__()
             raise
         return self
@@ -142,8 +142,8 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self._end.set()
-        with self._renewing:  # a renewal that is under way would bring the file back
-            with contextlib.suppress(StoreError):  # a lease that is left over goes stale
+        with self._renewing:  # a renewal under way would write the file again
+            with contextlib.suppress(StoreError):  # a lease that stays goes stale
                 found = read_holder(self._location)
                 if found is not None and found.key == self._me.key:
                     self._location.remove(LOCK)
@@ -152,13 +152,13 @@ class Lock:
                     Path(self._location.root).rmdir()
 
     def check(self) -> None:
-        """Do nothing while the folder is held.
+        """Do nothing while this process holds the folder.
 
         Raises:
-            StoreError: if it is not any more: this process slept, or its storage did, for so long that another one has
-                taken the folder.
+            StoreError: if it no longer does: it, or its storage, stopped for so long that another process took the
+                folder.
         """
-        # Whoever was asleep looks before it does anything.
+        # After a long stop, read the lease before anything else.
         if self._lost is None and time.time() - self._me.renewed > self._pace.stale:
             with contextlib.suppress(StoreError):
                 self._renew()
@@ -176,7 +176,7 @@ class Lock:
             return
         if time.time() - found.renewed <= self._pace.stale:
             raise self._held_by(found)
-        # By this clock it is stale; but clocks differ, and a holder that lives says so again before long.
+        # It is stale by this clock. Clocks differ, so wait: a live holder renews it.
         time.sleep(1.5 * self._pace.renew)
         later = read_holder(self._location)
         if later is not None and later != found and not later.is_dead:
@@ -215,7 +215,7 @@ class Lock:
 
 
 def read_holder(location: Location) -> Holder | None:
-    """Return who holds a folder, by its own account; None where nobody does.
+    """Return the process that holds a folder, as its lock file says; None where there is no such file.
 
     Raises:
         StoreError: if the storage does not answer.
@@ -229,7 +229,7 @@ def read_holder(location: Location) -> Holder | None:
 
 
 def is_held(location: Location, pace: Pace | None = None) -> bool:
-    """Whether a process that seems alive holds a folder; to be looked at, nothing is changed."""
+    """Whether a process that seems alive holds a folder; nothing is changed."""
     found = read_holder(location)
     limit = (pace or Pace()).stale
     return found is not None and not found.is_dead and time.time() - found.renewed <= limit
@@ -237,12 +237,12 @@ def is_held(location: Location, pace: Pace | None = None) -> bool:
 
 @contextmanager
 def _alone(location: Location) -> Iterator[None]:
-    """Keep this machine's other processes out of the block, where the storage can."""
+    """Exclude this machine's other processes from the block, where the storage can."""
     if not location.is_local:
         yield
         return
     descriptor = -1
-    # Where the folder cannot be made, writing into it says so; some network file systems know no locks.
+    # If the folder cannot be made, the write that follows says so. Some network file systems have no locks.
     with contextlib.suppress(OSError):
         Path(location.root).mkdir(parents=True, exist_ok=True)
         descriptor = os.open(location.root, os.O_RDONLY)
@@ -255,7 +255,7 @@ def _alone(location: Location) -> Iterator[None]:
 
 
 def _system() -> str:
-    """Return what only processes share that see each other by number."""
+    """Return the same text for all processes that see each other by number, and for no others."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -265,7 +265,7 @@ def _system() -> str:
 
 
 def _began(pid: int) -> str:
-    """Return when a process began; "gone" if there is none, or if it has ended and nobody has taken note of it."""
+    """Return when a process began; "gone" if there is none, or if it has ended and its parent has not noticed."""
     try:
         # The name, in parentheses, may hold anything; after it come the state and numbers (proc(5)).
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

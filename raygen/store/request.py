@@ -11,54 +11,59 @@ from raygen.storage import Location
 from raygen.store.schema import SCHEMA_VERSION, VERSIONS
 
 LOCK = "lock.json"
-"""Says which process works in a folder; it comes before all else and goes last."""
+"""Names the process that works in a folder; the first file in it, and the last to be removed."""
 
 
 def claim(
-    location: Location, name: str, request: Mapping[str, Any], *, about: Mapping[str, str], guests: Collection[str] = ()
+    location: Location,
+    name: str,
+    request: Mapping[str, Any],
+    *,
+    about: Mapping[str, str],
+    allowed: Collection[str] = (),
 ) -> int:
-    """Write the request to ``name`` in an empty folder, or find the same one there; return its version of the schema.
+    """Write the request to ``name`` in an empty folder, or check that it is there; return its version of the schema.
 
     Args:
         location: the folder.
         name: of the file, such as ``run.json``.
         request: everything that decides the outcome: plain values.
-        about: what is worth knowing but decides nothing (versions); not compared.
-        guests: names that may be in the folder before the request.
+        about: what is useful to know but decides nothing (versions); not compared.
+        allowed: names that may be in the folder before the request.
 
     Raises:
-        StoreError: if another request, or a stranger's files, are there, or the folder cannot be written.
+        StoreError: if another request, or other files, are there, or the folder cannot be written.
     """
     asked = json.loads(json.dumps(request))
     if location.exists(name):
         found = read_request(location, name)
         _refuse_difference(location, found["request"], asked)
         return int(found["schema"])
-    refuse_strangers(location, name, guests)
+    refuse_foreign_files(location, name, allowed)
     document = {"schema": SCHEMA_VERSION, "request": asked, "about": dict(about)}
     location.write(name, json.dumps(document, indent=2).encode())
     return SCHEMA_VERSION
 
 
-def refuse_strangers(location: Location, name: str, guests: Collection[str] = ()) -> None:
-    """Do nothing where the file ``name`` is, or where it may be written: in a folder that holds nothing else.
+def refuse_foreign_files(location: Location, name: str, allowed: Collection[str] = ()) -> None:
+    """Do nothing if the file ``name`` is there, or may be written because the folder holds nothing else.
 
     Args:
         location: the folder.
         name: of the request's file.
-        guests: names that may be in the folder before it.
+        allowed: names that may be in the folder before it.
 
     Raises:
-        StoreError: if a stranger's files are there.
+        StoreError: if other files are there.
     """
     if location.exists(name):
         return
-    # A process killed while it wrote the request leaves a scrap of it, and is to be begun again.
-    own = {*guests, LOCK}
+    # A process killed while it wrote the request leaves a part of it; the same command may begin again.
+    own = {*allowed, LOCK}
     names = (entry.name for entry in location.entries())
-    strangers = [entry for entry in names if entry not in own and not _is_scrap(entry, name)]
-    if strangers:
-        raise StoreError(f"the folder holds {strangers[0]}, but no {name}", where=location.title,
+    foreign = [entry for entry in names if entry not in own and not _is_partial(entry, name)]
+    if foreign:
+        raise StoreError(f"the folder holds {foreign[0]}, but no {name}", where=location.title,
                          right="give an empty or a new folder")  # fmt: skip
 
 
@@ -82,7 +87,7 @@ def read_request(location: Location, name: str) -> dict[str, Any]:
     return document
 
 
-def _is_scrap(entry: str, name: str) -> bool:
+def _is_partial(entry: str, name: str) -> bool:
     return entry.startswith((f"{name}.", f"{LOCK}.")) and entry.endswith(".tmp")
 
 

@@ -20,7 +20,7 @@ from raygen.store.states import UnitState
 
 _REQUEST = "run.json"
 PLAN_FILE = "plan.parquet"
-_GUESTS = ("pretrain",)
+_ALLOWED = ("pretrain",)
 """What may lie in a run's folder before the run begins: the training of its network."""
 
 
@@ -49,14 +49,14 @@ class Run:
             folder: path or URI.
             request: everything that decides the samples: plain values.
             units: the plan.
-            about: what is worth knowing but decides nothing (versions); not compared.
+            about: what is useful to know but decides nothing (versions); not compared.
 
         Raises:
             StoreError: if another run, or something that is no run, is there, or it cannot be written; also if it is
                 an unfinished run of an older version of the schema: its files would have two kinds of columns.
         """
         run = cls(Location.of(folder))
-        version = claim(run.location, _REQUEST, request, about=about, guests=_GUESTS)
+        version = claim(run.location, _REQUEST, request, about=about, allowed=_ALLOWED)
         if version != SCHEMA_VERSION:
             run._refuse_unfinished(version)
         elif not run.location.exists(PLAN_FILE):
@@ -76,7 +76,7 @@ class Run:
     @staticmethod
     def lock(folder: str, pace: Pace | None = None) -> Lock:
         """Return the lock of the run that is, or will be, in ``folder``: whoever samples holds it."""
-        return Lock(Location.of(folder), _REQUEST, guests=_GUESTS, pace=pace)
+        return Lock(Location.of(folder), _REQUEST, allowed=_ALLOWED, pace=pace)
 
     @property
     def request(self) -> dict[str, Any]:

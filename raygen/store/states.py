@@ -1,4 +1,4 @@
-"""How far an unfinished unit has come: kept beside the samples until these are committed."""
+"""The state of an unfinished unit: kept in a file of its own until the unit's samples are committed."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from raygen.store.request import read_request
 Arrays = dict[str, NDArray[Any]]
 
 _VERSION = 1
-"""Of what is in the file. A state of another version is passed over, and its unit begins anew."""
+"""Of the file's content. A state of another version is ignored, and its unit begins again."""
 
 _SEAL = "seal"
 
 
 @dataclass(frozen=True)
 class UnitState:
-    """The file of an unfinished unit's state; two processes may write it in turn, and the last one's stays.
+    """The file of an unfinished unit's state; if two processes write it, the last one's content stays.
 
     Attributes:
         location: of the run.
@@ -44,11 +44,11 @@ class UnitState:
 
     @property
     def path(self) -> str:
-        """Where it lies, relative to the run."""
+        """The file, relative to the run's folder."""
         return f"state/{self.unit.name}.safetensors"
 
     def read(self) -> Arrays | None:
-        """Return what was written for this unit of this run; None where there is nothing whole of that kind."""
+        """Return the state of this unit of this run; None if there is none, or it is torn or of something else."""
         try:
             data = self.location.read(self.path) if self.location.exists(self.path) else b""
             arrays = load(data) if data else {}
@@ -65,25 +65,25 @@ class UnitState:
         """
         held = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         seal = np.frombuffer(self._seal(held), dtype=np.uint8)
-        # What a loss of power tears fails its seal.
+        # A file torn by a loss of power does not match its seal.
         self.location.write(self.path, save({**held, _SEAL: seal}), lasting=False)
 
     def remove(self) -> None:
-        """Remove it, if it is there and can be removed: a state that is left over does no harm."""
+        """Remove it, if it is there and can be removed; an unneeded state does no harm."""
         with contextlib.suppress(OSError, StoreError):
             self.location.remove(self.path)
 
     @cached_property
     def _asked(self) -> str:
-        """What the state must be of."""
+        """What the state must belong to."""
         document = read_request(self.location, self.request)
         unit = (self.unit.name, self.unit.layer, self.unit.nodes, self.unit.chains)
         return json.dumps((_VERSION, document["schema"], document["request"], unit), sort_keys=True)
 
     def _seal(self, arrays: Arrays) -> bytes:
-        """Return a digest of what was asked and what was found: another run's state fails it, and so does a torn one.
+        """Return a digest of what was asked and what was found: neither another run's state nor a torn one matches it.
 
-        A file may have its full length and yet not its content, after a loss of power.
+        After a loss of power a file may have its full length but not its content.
         """
         digest = hashlib.blake2b(self._asked.encode(), digest_size=16)
         for name in sorted(arrays):

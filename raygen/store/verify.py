@@ -1,4 +1,4 @@
-"""Every file of a run, read again: what is torn, what is missing, what does not belong there."""
+"""Reads every file of a run again, and finds what is torn, missing, unneeded or foreign."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ class Findings:
     """What is wrong in a folder; files are named relative to it.
 
     Attributes:
-        whole: parts that are as they should be.
-        torn: files that are not, each with what is wrong.
-        missing: parts that are not there: a number, since of a run that has just begun nearly all are missing.
-        first_missing: the first of them.
-        scraps: what is left of a write that was killed.
-        left_over: states of finished units, or of none, each with why it is not needed.
-        strangers: files that no part of the run has. They are never removed.
+        whole: how many files are as they should be.
+        torn: files that are damaged, each with what is wrong.
+        missing: how many files are not there; of a run that has just begun these are nearly all.
+        first_missing: the names of the first ones.
+        partial: what interrupted writes have left.
+        unneeded: states of finished units, or of none, each with why it is not needed.
+        foreign: files that do not belong to the run. They are never removed.
     """
 
     whole: int = 0
     torn: dict[str, str] = field(default_factory=dict)
     missing: int = 0
     first_missing: tuple[str, ...] = ()
-    scraps: tuple[str, ...] = ()
-    left_over: dict[str, str] = field(default_factory=dict)
-    strangers: tuple[str, ...] = ()
+    partial: tuple[str, ...] = ()
+    unneeded: dict[str, str] = field(default_factory=dict)
+    foreign: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is torn or missing; scraps and strangers do no harm."""
+        """Whether nothing is torn or missing; partial, unneeded and foreign files do no harm."""
         return not self.torn and not self.missing
 
     @property
     def to_remove(self) -> tuple[str, ...]:
-        """What ``mend_run`` removes: what is torn, scraps, and states that nobody needs."""
-        return (*self.torn, *self.scraps, *self.left_over)
+        """What ``mend_run`` removes: torn and partial files and unneeded states."""
+        return (*self.torn, *self.partial, *self.unneeded)
 
 
 NAMED = 20
-"""Missing parts that are named, at most."""
+"""Missing files that are named, at most."""
 
 
 def verify_run(run: Run, on_unit: Callable[[int, int], None] | None = None) -> Findings:
@@ -64,24 +64,24 @@ def verify_run(run: Run, on_unit: Callable[[int, int], None] | None = None) -> F
 
     Args:
         run: whose files.
-        on_unit: told how many units of how many are read.
+        on_unit: called after each unit with how many are read, and of how many.
 
     Raises:
-        StoreError: if ``run.json`` is missing or damaged, which nothing can make again, or storage does not answer.
+        StoreError: if ``run.json`` is missing or damaged, which cannot be made again, or storage does not answer.
     """
     request = run.request["request"]
     location = run.location
     if not location.exists(PLAN_FILE):
-        return Findings(missing=1, first_missing=(PLAN_FILE,), scraps=_scraps(location))
+        return Findings(missing=1, first_missing=(PLAN_FILE,), partial=_partial(location))
     try:
         plan = run.plan
-        units = {unit.name: number for number, unit in enumerate(plan)}
+        units = {unit.name: index for index, unit in enumerate(plan)}
     except StoreError as error:
-        return Findings(torn={PLAN_FILE: error.what}, scraps=_scraps(location))
+        return Findings(torn={PLAN_FILE: error.what}, partial=_partial(location))
     files = {f"samples/{name}" for name in location.names("samples", recursive=True)}
     check, torn, whole, missing = UnitCheck(request), dict[str, str](), 0, list[str]()
     lacking = 0
-    for number, unit in enumerate(plan):
+    for index, unit in enumerate(plan):
         if unit.path not in files:
             lacking += 1
             missing += [unit.path] if len(missing) < NAMED else []
@@ -91,23 +91,26 @@ def verify_run(run: Run, on_unit: Callable[[int, int], None] | None = None) -> F
             whole += 1
         files.discard(unit.path)
         if on_unit is not None:
-            on_unit(number + 1, len(plan))
-    scraps = _scraps(location)
+            on_unit(index + 1, len(plan))
+    partial = _partial(location)
     return Findings(
         whole=whole,
         torn=torn,
         missing=lacking,
         first_missing=tuple(missing),
-        scraps=scraps,
-        left_over=dict(_left_over(run, units, torn)),
-        strangers=tuple(sorted(files - set(scraps))),
+        partial=partial,
+        unneeded=dict(_unneeded(run, units, torn)),
+        foreign=tuple(sorted(files - set(partial))),
     )
 
 
 def mend_run(location: Location, findings: Findings) -> int:
-    """Remove what is torn or left over, so that the run's command makes it again; return how many files.
+    """Remove torn and partial files and unneeded states, so that the run's command makes again what is needed.
 
-    Nothing that can be read as what it should be is removed. Whoever calls this holds the folder's lock.
+    Returns:
+        How many files were removed.
+
+    No file that is whole and needed is removed. The caller holds the folder's lock.
 
     Raises:
         StoreError: if the storage refuses.
@@ -121,14 +124,14 @@ def _fault(check: UnitCheck, run: Run, unit: Unit) -> str:
     return "; ".join(check.faults(unit, run.location.read(unit.path)))
 
 
-def _scraps(location: Location) -> tuple[str, ...]:
+def _partial(location: Location) -> tuple[str, ...]:
     top = [name for name in location.names() if name.endswith(".tmp")]
     deeper = [f"{folder}/{name}" for folder in ("samples", "state") for name in location.names(folder, recursive=True)]
     return (*top, *(name for name in deeper if name.endswith(".tmp")))
 
 
-def _left_over(run: Run, units: dict[str, int], torn: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield states that are not needed. One that is torn is passed over when its unit begins, and so not needed."""
+def _unneeded(run: Run, units: dict[str, int], torn: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield states that are not needed. A torn one is ignored when its unit begins, so it is not needed either."""
     plan = run.plan
     for name in run.location.names("state"):
         unit_name = name.rpartition(".")[0]
@@ -166,9 +169,9 @@ class UnitCheck:
         self._sizes: dict[tuple[str, str], Size] = {}
 
     def faults(self, unit: Unit, data: bytes) -> Iterator[str]:
-        """Yield what is wrong with a unit's file, in words; nothing if it is whole.
+        """Yield in words what is wrong with a unit's file; nothing if it is whole.
 
-        Images of one layer must be of one size, which is the first whole unit's.
+        Images of one layer must have one size: that of the first whole unit.
 
         Args:
             unit: whose file.

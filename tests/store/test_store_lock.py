@@ -37,9 +37,9 @@ except StoreError as error:
 """
 
 
-def hold(place: Path, looks: int = 2000) -> "subprocess.Popen[str]":
+def hold(folder: Path, looks: int = 2000) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(place), str(looks)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", HOLD, str(folder), str(looks)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
@@ -55,13 +55,13 @@ def until(happened: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def lock(place: Path, pace: Pace = QUICK) -> Lock:
-    return Lock(Location.of(str(place)), REQUEST, pace=pace)
+def lock(folder: Path, pace: Pace = QUICK) -> Lock:
+    return Lock(Location.of(str(folder)), REQUEST, pace=pace)
 
 
-def write(place: Path, **changes: object) -> None:
+def write(folder: Path, **changes: object) -> None:
     document = json.loads(Holder.of_this_process().write())
-    (place / "lock.json").write_text(json.dumps(document | changes))
+    (folder / "lock.json").write_text(json.dumps(document | changes))
 
 
 def test_a_second_process_is_refused_in_one_line_that_names_the_first(tmp_path):
@@ -80,7 +80,7 @@ def test_a_second_process_is_refused_in_one_line_that_names_the_first(tmp_path):
         first.communicate()
 
 
-def test_a_killed_holder_gives_way_at_once(tmp_path):
+def test_a_killed_holder_is_replaced_at_once(tmp_path):
     first = hold(tmp_path)
     assert held(first)
     first.kill()
@@ -93,7 +93,7 @@ def test_a_killed_holder_gives_way_at_once(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_holder_whose_parent_has_not_noticed_gives_way_too(tmp_path):
+def test_a_killed_holder_whose_parent_has_not_noticed_is_replaced_too(tmp_path):
     first = hold(tmp_path)
     try:
         assert held(first)
@@ -128,7 +128,9 @@ def test_a_holder_that_was_stopped_for_long_loses_the_folder_and_says_so(tmp_pat
         assert len(said.splitlines()) == 1
         assert second.poll() is None
         after = read_holder(Location.of(str(tmp_path)))
-        assert after is not None and after.pid == second.pid, "what the loser does at its end leaves the winner alone"
+        assert after is not None and after.pid == second.pid, (
+            "the end of the process that lost the folder leaves the new holder's lock"
+        )
     finally:
         for process in (first, second):
             process.kill()
@@ -146,7 +148,7 @@ def test_a_holder_that_was_stopped_and_not_replaced_goes_on(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_machines_holder_gives_way_when_it_is_stale_and_not_before(tmp_path):
+def test_another_machines_holder_is_replaced_when_it_is_stale_and_not_before(tmp_path):
     write(tmp_path, system="elsewhere", host="elsewhere", pid=7)
     with pytest.raises(StoreError, match=r"process 7 on elsewhere, since \d{4}-\d\d-\d\d"), lock(tmp_path):
         pass
@@ -182,9 +184,9 @@ def test_of_many_that_come_at_once_one_gets_in(tmp_path):
     write(tmp_path, began="1")  # a dead one's, which they all see
     processes = [hold(tmp_path, 60) for _ in range(5)]
     ended = [(*process.communicate(timeout=120), process.returncode) for process in processes]
-    winners = [out for out, _, status in ended if status == 0]
+    entered = [out for out, _, status in ended if status == 0]
     # One that came late may find the folder free again.
-    assert len(winners) >= 1
+    assert len(entered) >= 1
     assert all("another raygen works in it" in err for _, err, status in ended if status)
     assert list(tmp_path.iterdir()) == []
 
@@ -237,7 +239,7 @@ def test_a_lock_that_somebody_removes_is_noticed(tmp_path):
             until(lambda: mine.check() is not None)
 
 
-def test_it_is_given_back_whatever_happens(tmp_path):
+def test_it_is_released_whatever_happens(tmp_path):
     with pytest.raises(KeyboardInterrupt), lock(tmp_path):
         assert is_held(Location.of(str(tmp_path)))
         raise KeyboardInterrupt
@@ -277,7 +279,7 @@ def test_a_folder_that_was_not_there_is_not_there_afterwards_unless_it_holds_som
     assert (tmp_path / "new/run.json").exists()
 
 
-def test_a_strangers_folder_is_not_even_locked(tmp_path):
+def test_a_folder_with_other_files_is_not_even_locked(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     before = tmp_path.stat().st_mtime_ns
     with pytest.raises(StoreError, match=r"thesis\.tex, but no run\.json"), lock(tmp_path):

@@ -19,8 +19,8 @@ UNITS = (
 REQUEST = {"network": "lenet", "nodes": "conv1 ip2:3", "settings": {"sigma": 10.0, "tilt": None}, "list": (1, 2)}
 
 
-def begin(place, request=REQUEST, about=None):
-    return Run.begin(str(place), request, UNITS, about=about or {"raygen": "0.1.0"})
+def begin(folder, request=REQUEST, about=None):
+    return Run.begin(str(folder), request, UNITS, about=about or {"raygen": "0.1.0"})
 
 
 def samples(unit: Unit) -> pa.Table:
@@ -49,7 +49,7 @@ def tear(path):
     path.write_bytes(data[: len(data) // 2])
 
 
-def test_a_run_begun_again_with_the_same_request_goes_on(tmp_path):
+def test_a_run_begun_again_with_the_same_request_is_continued(tmp_path):
     begin(tmp_path).commit(UNITS[0], samples(UNITS[0]))
     before = (tmp_path / "run.json").read_bytes()
     again = begin(tmp_path, about={"raygen": "0.2.0"})
@@ -62,7 +62,7 @@ def test_a_run_begun_again_with_the_same_request_goes_on(tmp_path):
     }
 
 
-def test_a_run_whose_plan_was_not_yet_written_is_taken_up(tmp_path):
+def test_a_run_whose_plan_was_not_yet_written_is_continued(tmp_path):
     begin(tmp_path)
     (tmp_path / "plan.parquet").unlink()
     assert begin(tmp_path).plan[:] == list(UNITS)
@@ -86,7 +86,7 @@ def test_another_request_is_refused_with_the_difference_and_nothing_changes(tmp_
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_a_folder_with_strangers_is_refused_and_left_alone(tmp_path):
+def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(StoreError, match=r"thesis\.tex"):
         begin(tmp_path)
@@ -111,7 +111,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
         Run.open(str(tmp_path / "run"))
 
 
-def test_where_no_run_is_none_is_opened(tmp_path):
+def test_a_folder_without_a_run_cannot_be_opened(tmp_path):
     with pytest.raises(StoreError, match=r"run\.json"):
         Run.open(str(tmp_path / "absent"))
 

@@ -54,8 +54,8 @@ def test_what_was_never_sealed_passes():
 )
 def test_a_seal_breaks_with_any_value(column, values):
     sealed = seal(PLAIN)
-    place = sealed.column_names.index(column)
-    other = sealed.set_column(place, column, pa.chunked_array([values]) if isinstance(values, pa.Array) else [values])
+    index = sealed.column_names.index(column)
+    other = sealed.set_column(index, column, pa.chunked_array([values]) if isinstance(values, pa.Array) else [values])
     assert other.schema.metadata == sealed.schema.metadata
     assert not is_unbroken(other)
 

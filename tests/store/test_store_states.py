@@ -19,8 +19,8 @@ ARRAYS = {
 }
 
 
-def begin(place, request=None):
-    return Run.begin(str(place), request or {"seed": 1}, UNITS, about={})
+def begin(folder, request=None):
+    return Run.begin(str(folder), request or {"seed": 1}, UNITS, about={})
 
 
 def assert_same(found, arrays=ARRAYS):
@@ -63,7 +63,7 @@ def test_a_commit_drops_the_units_own_state_alone(tmp_path):
         ({"seed": 1}, Unit("a-00000", "a", ("a:0", "a:1"), 3)),
     ],
 )
-def test_the_state_of_something_else_is_passed_over(tmp_path, request_, unit):
+def test_the_state_of_something_else_is_ignored(tmp_path, request_, unit):
     begin(tmp_path / "one").state(UNITS[0]).write(ARRAYS)
     other = begin(tmp_path / "other", request_)
     (tmp_path / "other/state").mkdir()
@@ -79,18 +79,18 @@ def test_the_state_of_something_else_is_passed_over(tmp_path, request_, unit):
 
 @hypothesis_settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_a_state_that_is_torn_anywhere_is_passed_over(tmp_path, data):
+def test_a_state_that_is_torn_anywhere_is_ignored(tmp_path, data):
     state = begin(tmp_path).state(UNITS[0])
     state.write(ARRAYS)
     path = tmp_path / state.path
     whole = path.read_bytes()
-    place = data.draw(st.integers(0, len(whole) - 1))
+    offset = data.draw(st.integers(0, len(whole) - 1))
     torn = data.draw(
         st.sampled_from(
             [
-                whole[:place],
-                whole[:place] + bytes(len(whole) - place),
-                whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :],
+                whole[:offset],
+                whole[:offset] + bytes(len(whole) - offset),
+                whole[:offset] + bytes([whole[offset] ^ 255]) + whole[offset + 1 :],
             ]
         )
     )
@@ -102,7 +102,7 @@ def test_a_state_that_is_torn_anywhere_is_passed_over(tmp_path, data):
     assert_same(state.read())
 
 
-def test_a_storage_that_refuses_is_told_of(tmp_path):
+def test_a_storage_that_refuses_is_an_error_that_names_the_file(tmp_path):
     run = begin(tmp_path)
     (tmp_path / "state").write_text("no folder")
     with pytest.raises(StoreError, match=r"state/a-00000\.safetensors cannot be written"):

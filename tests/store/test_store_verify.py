@@ -1,4 +1,4 @@
-"""Every file of a run, read again: whatever is done to one is found, and what is removed is never anything whole."""
+"""Whatever is done to a file of a run is found, and no whole file is removed."""
 
 import io
 import json
@@ -48,8 +48,8 @@ def table(rows) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SAMPLES)
 
 
-def whole_run(place) -> Run:
-    run = Run.begin(str(place), REQUEST, UNITS, about={})
+def whole_run(folder) -> Run:
+    run = Run.begin(str(folder), REQUEST, UNITS, about={})
     for unit in UNITS:
         run.commit(unit, table(rows_of(unit, dead={"a:2"})))
     return run
@@ -63,7 +63,7 @@ def test_a_whole_run_is_whole_and_nothing_is_changed(tmp_path):
     run = whole_run(tmp_path)
     before = contents(tmp_path)
     found = verify_run(run)
-    assert (found.is_whole, found.whole, found.to_remove, found.strangers) == (True, 3, (), ())
+    assert (found.is_whole, found.whole, found.to_remove, found.foreign) == (True, 3, (), ())
     assert contents(tmp_path) == before
     assert mend_run(run.location, found) == 0
     assert contents(tmp_path) == before
@@ -145,8 +145,10 @@ def test_a_unit_torn_anywhere_is_found(tmp_path, data):
     if not (tmp_path / FILE).exists() or verify_run(run).whole < 3:
         run = whole_run(tmp_path)
     whole = (tmp_path / FILE).read_bytes()
-    place = data.draw(st.integers(0, len(whole) - 1))
-    torn = data.draw(st.sampled_from([whole[:place], whole[:place] + bytes(len(whole) - place), flip(whole, place)]))
+    offset = data.draw(st.integers(0, len(whole) - 1))
+    torn = data.draw(
+        st.sampled_from([whole[:offset], whole[:offset] + bytes(len(whole) - offset), flip(whole, offset)])
+    )
     if torn == whole:
         return
     (tmp_path / FILE).write_bytes(torn)
@@ -160,11 +162,11 @@ def test_a_unit_torn_anywhere_is_found(tmp_path, data):
     (tmp_path / FILE).write_bytes(whole)
 
 
-def flip(data: bytes, place: int) -> bytes:
-    return data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]
+def flip(data: bytes, offset: int) -> bytes:
+    return data[:offset] + bytes([data[offset] ^ 0x10]) + data[offset + 1 :]
 
 
-def test_scraps_states_and_strangers_are_told_apart(tmp_path):
+def test_partial_writes_states_and_foreign_files_are_distinguished(tmp_path):
     run = whole_run(tmp_path)
     (tmp_path / UNITS[1].path).unlink()
     run.state(UNITS[1]).write({"x": np.ones(3)})
@@ -178,9 +180,9 @@ def test_scraps_states_and_strangers_are_told_apart(tmp_path):
     (tmp_path / "readme.txt").write_text("mine")
     found = verify_run(run)
     assert found.first_missing == (UNITS[1].path,)
-    assert set(found.scraps) == {"run.json.0a.tmp", "samples/a/a-00001.parquet.0b.tmp"}
-    assert found.strangers == ("samples/a/notes.txt",)
-    assert found.left_over == {
+    assert set(found.partial) == {"run.json.0a.tmp", "samples/a/a-00001.parquet.0b.tmp"}
+    assert found.foreign == ("samples/a/notes.txt",)
+    assert found.unneeded == {
         "state/a-00000.safetensors": "of a unit that is done",
         "state/b@mean-00000.safetensors": "of a unit that is done",
         "state/nobody-00000.safetensors": "of no unit",
@@ -191,7 +193,7 @@ def test_scraps_states_and_strangers_are_told_apart(tmp_path):
     assert {"samples/a/notes.txt", "readme.txt"} <= left.keys()
     assert not [name for name in left if name.endswith(".tmp")]
     again = verify_run(run)
-    assert (again.scraps, again.left_over, again.missing) == ((), {}, 1)
+    assert (again.partial, again.unneeded, again.missing) == ((), {}, 1)
 
 
 def test_a_torn_state_is_not_needed(tmp_path):
@@ -200,7 +202,7 @@ def test_a_torn_state_is_not_needed(tmp_path):
     run.state(UNITS[1]).write({"x": np.ones(3)})
     path = tmp_path / run.state(UNITS[1]).path
     path.write_bytes(path.read_bytes()[:-3])
-    assert verify_run(run).left_over == {"state/a-00001.safetensors": "torn, or of another version"}
+    assert verify_run(run).unneeded == {"state/a-00001.safetensors": "torn, or of another version"}
 
 
 @pytest.mark.parametrize("how", ["torn", "missing"])
@@ -217,7 +219,7 @@ def test_a_plan_that_is_lost_is_made_again_and_no_unit_with_it(tmp_path, how):
     assert contents(tmp_path) == before
 
 
-def test_a_lost_request_is_nothing_that_can_be_mended(tmp_path):
+def test_a_lost_request_is_not_mended(tmp_path):
     run = whole_run(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"schema": 3}))
     with pytest.raises(Exception, match=r"run\.json is damaged"):
