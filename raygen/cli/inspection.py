@@ -51,7 +51,9 @@ def status(config: StatusConfig, *, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--mend", is_flag=True, help="Remove what is torn or left over, for the same command to make again.")
+@click.option(
+    "--mend", is_flag=True, help="Remove torn and unneeded files; the same command makes again what is needed."
+)
 @_placed
 @_json
 @configured(VerifyConfig)
@@ -72,12 +74,14 @@ def verify(config: VerifyConfig, *, as_json: bool, mend: bool) -> None:
         display.close()
     for place, findings in found:
         if as_json:
-            click.echo(json.dumps({"place": place, "is_whole": findings.is_whole, "mended": mend, **asdict(findings)}))
+            click.echo(json.dumps({"folder": place, "is_whole": findings.is_whole, "mended": mend, **asdict(findings)}))
         else:
             show_findings(display, place, findings, mended=mend)
     broken = [(place, findings) for place, findings in found if not findings.is_whole]
     if broken:
         place, findings = broken[0]
-        right = "run the same command again to make it" if mend or not findings.torn else "mend it with --mend"
+        right = (
+            "run the same command again to make it" if mend or not findings.torn else "remove what is torn with --mend"
+        )
         what = f"{len(findings.torn)} files torn, {findings.missing} missing"
         raise UnfinishedError(f"{place}: {what}; {right}")

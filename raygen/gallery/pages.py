@@ -57,7 +57,7 @@ class Site:
         if not exhibits:
             return
         chains = min(TILE_CHAINS, max(len(exhibit.node.chains) for exhibit in exhibits))
-        drawn = f"last draw of {chains} chains each" if chains > 1 else "last draw each"
+        drawn = f"last draw of each of {chains} chains" if chains > 1 else "last draw"
         title = f"{exhibits[0].node.model}, {layer.name}: {len(exhibits):,} nodes, {drawn}"
         tiles = [(exhibit.entry.label, exhibit.tile.png) for exhibit in exhibits]
         self.location.write(f"{layer.folder}/contact_sheet.png", contact_sheet(title, tiles))

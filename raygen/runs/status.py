@@ -24,6 +24,9 @@ STATUS = "status.json"
 _EVERY = 5.0
 """Seconds from one writing to the next."""
 
+_RENAMED = {"in_hand": "in_flight", "quiet": "dead"}
+"""Keys of ``status.json`` that drivers of runs of schema version 2 wrote, and what they are called now."""
+
 _SHOWN = 50
 """Units in hand whose progress is written, at most."""
 
@@ -102,7 +105,8 @@ def read_status(run: Run) -> RunStatus:
     if run.location.exists(STATUS):
         try:
             read = json.loads(run.location.read(STATUS))
-            told = read if isinstance(read, dict) else {}
+            written: dict[str, Any] = read if isinstance(read, dict) else {}
+            told = {_RENAMED.get(name, name): value for name, value in written.items()}
         except (StoreError, ValueError):
             log.warning("%s cannot be read", STATUS)
     age = time.time() - float(told["at"]) if isinstance(told.get("at"), int | float) else None

@@ -55,7 +55,7 @@ def test_torn_files_are_found_removed_and_made_again_bit_for_bit(call: Call) -> 
     assert said.status == 3
     assert "torn: 3" in said.out and units[0].path in said.out and "interrupted writes" in said.out
     assert "nothing is changed; --mend removes" in said.out
-    assert said.err.splitlines() == ["raygen: run: 3 files torn, 0 missing; mend it with --mend"]
+    assert said.err.splitlines() == ["raygen: run: 3 files torn, 0 missing; remove what is torn with --mend"]
     assert scrap.exists() and first.exists()
     document = json.loads(call("verify", "--json", "--out", "run").out)
     assert set(document["torn"]) == {unit.path for unit in units[:3]}

@@ -1,0 +1,28 @@
+"""How far a run is, read from what its driver wrote, whichever raygen the driver was."""
+
+import json
+
+import pytest
+
+from raygen.runs import read_status
+from raygen.store import Run, Unit
+
+
+@pytest.fixture
+def run(tmp_path):
+    units = [Unit(f"conv1-0000{index}", "conv1", (f"conv1:{index}",), 2) for index in range(2)]
+    return Run.begin(str(tmp_path), {}, units, about={})
+
+
+def test_the_status_that_an_older_driver_wrote_is_read_in_todays_words(run, tmp_path):
+    (tmp_path / "status.json").write_text(json.dumps({"at": 0.0, "in_hand": 3, "quiet": 1, "nodes": 7}))
+    found = read_status(run)
+    assert found.document["driver"] == {"at": 0.0, "in_flight": 3, "dead": 1, "nodes": 7}
+    assert (found.units, found.done, found.alive) == (2, 0, False)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '"text"'])
+def test_a_status_that_cannot_be_read_is_empty_and_the_units_are_still_counted(run, tmp_path, content):
+    (tmp_path / "status.json").write_text(content)
+    found = read_status(run)
+    assert (found.document["driver"], found.units, found.age) == ({}, 2, None)
