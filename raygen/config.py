@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import Field, model_validator
@@ -18,7 +18,7 @@ from raygen.errors import SettingsError
 from raygen.networks import NetworkSettings
 from raygen.recipes import RECIPES, read_recipe
 from raygen.sampling import SamplingSettings
-from raygen.settings import Settings
+from raygen.settings import Group, Settings
 from raygen.storage import below
 from raygen.tilting import FitSettings
 from raygen.training import TrainingSettings
@@ -27,34 +27,36 @@ Config = TypeVar("Config", bound=Settings)
 
 
 class ClusterSettings(Settings):
-    """On what the work is done; it never changes a result."""
+    """The machines that do the work; they never change a result."""
+
+    group: ClassVar[Group] = Group.COMPUTE
 
     address: str | None = Field(
-        None, description="Ray cluster to join; default is RAY_ADDRESS, or else a cluster of this machine alone"
+        None, description="Ray cluster to join; if not set, RAY_ADDRESS, or else a new cluster of this machine alone"
     )
     threads: int = Field(1, ge=1, le=1024, description="CPU threads of each worker or actor")
     gpus: float = Field(0, ge=0, le=8, description="GPUs of each worker or actor (a share for actors); 0 uses the CPU")
 
 
-class PlaceSettings(ClusterSettings):
-    """On what the work is done, which may be this process."""
+class ComputeSettings(ClusterSettings):
+    """What does the work: a cluster, or this process alone."""
 
-    local: bool = Field(False, description="work in this process, without Ray")
+    local: Annotated[bool, Group.MAIN] = Field(False, description="work in this process, without Ray")
 
 
-class PretrainConfig(NetworkSettings, DataSettings, TrainingSettings, PlaceSettings):
+class PretrainConfig(NetworkSettings, DataSettings, TrainingSettings, ComputeSettings):
     """``raygen pretrain``."""
 
     recipe: str | None = Field(
-        None, description=f"settings of the paper where no others are given: {', '.join(RECIPES)}"
+        None, description=f"settings of the paper, where you give no others: {', '.join(RECIPES)}"
     )
     out: str = Field(min_length=1, description="folder or URI of the training run")
-    seed: int = Field(0, ge=0, lt=2**63, description="of all random numbers")
-    workers: int | None = Field(
-        None, ge=1, le=4096, description="training processes; default as many as fit, at most 2"
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of all random numbers")
+    workers: Annotated[int | None, Group.COMPUTE] = Field(
+        None, ge=1, le=4096, description="training processes; if not set, as many as fit, at most 2"
     )
-    max_workers: int | None = Field(
-        None, ge=1, le=4096, description="grow up to so many training processes as the cluster grows"
+    max_workers: Annotated[int | None, Group.COMPUTE] = Field(
+        None, ge=1, le=4096, description="let training grow to this many processes as the cluster grows"
     )
 
     @model_validator(mode="before")
@@ -68,7 +70,7 @@ class NodesConfig(NetworkSettings):
     """``raygen nodes``."""
 
 
-class SampleConfig(NetworkSettings, DataSettings, SamplingSettings, PlaceSettings):
+class SampleConfig(NetworkSettings, DataSettings, SamplingSettings, ComputeSettings):
     """``raygen sample``."""
 
     nodes: str = Field(
@@ -76,20 +78,28 @@ class SampleConfig(NetworkSettings, DataSettings, SamplingSettings, PlaceSetting
         'commas "fc:\'a, b\'"), sums "ip2:[3-5]", positions "conv2:7@3,4 conv2:7@mean"; see raygen help nodes'
     )
     out: str = Field(min_length=1, description="folder or URI of the run")
-    actors: int | None = Field(None, ge=1, le=100_000, description="sampling processes; default as many as fit")
-    max_actors: int | None = Field(None, ge=1, le=100_000, description="grow up to so many as the cluster grows")
-    deadline: float = Field(
-        600, gt=0, description="seconds without progress after which an actor is taken for hung, and replaced"
+    actors: Annotated[int | None, Group.COMPUTE] = Field(
+        None, ge=1, le=100_000, description="sampling processes; if not set, as many as fit"
     )
-    profile: str | None = Field(None, description="file of raygen tune: settings for each layer")
-    save_every: float = Field(60, ge=0, description="seconds between saved states of an unfinished unit; 0 saves none")
+    max_actors: Annotated[int | None, Group.COMPUTE] = Field(
+        None, ge=1, le=100_000, description="let sampling grow to this many processes as the cluster grows"
+    )
+    deadline: Annotated[float, Group.COMPUTE] = Field(
+        600, gt=0, description="seconds without progress after which an actor counts as hung and is replaced"
+    )
+    profile: Annotated[str | None, Group.STEPS] = Field(
+        None, description="file that raygen tune wrote, with settings for each layer"
+    )
+    save_every: Annotated[float, Group.COMPUTE] = Field(
+        60, ge=0, description="seconds between saved states of an unfinished unit; 0 saves none"
+    )
 
 
 class ReferenceConfig(NetworkSettings, DataSettings, FitSettings):
     """``raygen reference``."""
 
     nodes: str | None = Field(
-        None, description="nodes of one layer whose receptive field it is for; default the whole input"
+        None, description="nodes of one layer, for whose receptive field it is fitted; if not set, for the whole input"
     )
     crop: bool = Field(True, description="sample convolution nodes at the size of their receptive field")
     out: str = Field(min_length=1, description="file to write, such as reference.safetensors")
@@ -118,7 +128,9 @@ class TuneConfig(NetworkSettings, DataSettings, SamplingSettings, ClusterSetting
 
     nodes: str = Field(description="nodes of one layer to try settings on")
     out: str = Field(min_length=1, description="folder of the search; the profile is written there as profile.yaml")
-    actors: int | None = Field(None, ge=1, le=100_000, description="trials at once; default as many as fit")
+    actors: Annotated[int | None, Group.COMPUTE] = Field(
+        None, ge=1, le=100_000, description="trials at once; if not set, as many as fit"
+    )
     contrasts: tuple[Annotated[float, Field(gt=0, le=1e6)], ...] = Field(
         (1.0, 4.0, 16.0), min_length=1, description="contrasts to try"
     )
@@ -151,11 +163,13 @@ class DemoConfig(Settings):
     """``raygen demo``."""
 
     out: str = Field("raygen-demo", min_length=1, description="folder of the demo")
-    seed: int = Field(0, ge=0, lt=2**63, description="of all random numbers")
-    workers: int | None = Field(
-        None, ge=1, le=4096, description="training processes; default as many as fit, at most 2"
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of all random numbers")
+    workers: Annotated[int | None, Group.COMPUTE] = Field(
+        None, ge=1, le=4096, description="training processes; if not set, as many as fit, at most 2"
     )
-    actors: int | None = Field(None, ge=1, le=4096, description="sampling processes; default as many as fit")
+    actors: Annotated[int | None, Group.COMPUTE] = Field(
+        None, ge=1, le=4096, description="sampling processes; if not set, as many as fit"
+    )
 
     @property
     def pipeline(self) -> PipelineConfig:

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from enum import Enum
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raygen.errors import SettingsError, closest
 
 
+class Group(Enum):
+    """The headings under which ``--help`` shows settings, in this order."""
+
+    MAIN = "Main options"
+    NETWORK = "Network"
+    DATA = "Data"
+    TRAINING = "Training"
+    RATE = "Learning rate"
+    TILT = "Tilt and reference"
+    CHAINS = "Chains"
+    STEPS = "Trajectories and step size"
+    CONVERGENCE = "Convergence"
+    COMPUTE = "Cluster and processes"
+
+
 class Settings(BaseModel):
     """Immutable validated values; each component derives its own.
 
-    Every field carries a ``description`` with its unit: the command line's ``--help`` is made of them.
+    Every field carries a ``description`` with its unit: the command line's ``--help`` is made of them. It is shown in
+    the ``group`` of the class that defines it, or in that of its annotation: ``Annotated[int, Group.MAIN]``.
     """
 
+    group: ClassVar[Group] = Group.MAIN
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     @classmethod
@@ -35,8 +53,29 @@ class Settings(BaseModel):
             raise _settings_error(cls, error, where) from None
 
     @classmethod
+    def groups(cls) -> dict[str, Group]:
+        """Return the group of each field: required ones first, and a class's own before inherited ones."""
+        order = list(cls.__mro__)
+        names = sorted(
+            cls.model_fields,
+            key=lambda name: (not cls.model_fields[name].is_required(), order.index(cls._owner_of(name))),
+        )
+        return {name: cls._group_of(name) for name in names}
+
+    @classmethod
+    def _group_of(cls, name: str) -> Group:
+        marked = [mark for mark in cls.model_fields[name].metadata if isinstance(mark, Group)]
+        # The group of a class is for the fields that it defines itself: a command's own ones are main options.
+        return marked[0] if marked else vars(cls._owner_of(name)).get("group", Group.MAIN)
+
+    @classmethod
+    def _owner_of(cls, name: str) -> type[Settings]:
+        """Return the class that defines a field; a class derived from it may change its default."""
+        return [base for base in cls.__mro__ if issubclass(base, Settings) and name in base.model_fields][-1]
+
+    @classmethod
     def part_of(cls, whole: Settings) -> Self:
-        """Return the part of a composed configuration that is this class's, knowing still which fields were given."""
+        """Return this class's part of a composed configuration; it still knows which fields were given."""
         return cls.model_construct(
             whole.model_fields_set & set(cls.model_fields), **{name: getattr(whole, name) for name in cls.model_fields}
         )

@@ -1,13 +1,13 @@
 """The base of all settings: validation in one line, and parts that know what was given."""
 
 import pickle
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import pytest
 from pydantic import Field, ValidationError
 
 from raygen.errors import SettingsError
-from raygen.settings import Settings
+from raygen.settings import Group, Settings
 
 
 class Engine(Settings):
@@ -71,3 +71,25 @@ def test_a_part_is_equal_to_the_same_settings_given_alone_and_survives_pickling(
     again = pickle.loads(pickle.dumps(engine))
     assert again == engine
     assert again.model_fields_set == {"power"}
+
+
+class Sail(Settings):
+    group: ClassVar[Group] = Group.DATA
+
+    area: float = Field(1.0, description="area")
+    colour: Annotated[str, Group.TRAINING] = Field("white", description="colour")
+
+
+class Schooner(Sail, Hull):
+    area: float = Field(2.0, description="area")
+    masts: int = Field(2, description="masts")
+
+
+def test_a_field_is_in_the_group_of_its_annotation_or_of_the_class_that_defines_it() -> None:
+    assert list(Schooner.groups().items()) == [
+        ("length", Group.MAIN),
+        ("masts", Group.MAIN),
+        ("area", Group.DATA),
+        ("colour", Group.TRAINING),
+        ("holes", Group.MAIN),
+    ]

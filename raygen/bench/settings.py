@@ -11,7 +11,7 @@ from raygen.networks import NetworkSettings
 from raygen.settings import Settings
 from raygen.training import Precision
 
-_CORES = "CPU threads; where not set, all cores of the process"
+_CORES = "CPU threads; if not set, all cores of the process"
 _RANDOM = 'weight file, or "random": the speed is the same'
 _ROUNDS = "counted rounds; their median is shown"
 
@@ -33,10 +33,12 @@ class KernelsBenchSettings(NetworkSettings):
 
     chains: int = Field(64, ge=4, description="chains of the default kernel, spread over the classes")
     paper_chains: int = Field(64, ge=2, description="chains of the paper's kernel, which takes far longer")
-    trajectories: int = Field(300, ge=8, description="of the default kernel after warm-up, for the stationary level")
-    paper_trajectories: int = Field(20, ge=2, description="of the paper's kernel at stationarity")
+    trajectories: int = Field(
+        300, ge=8, description="trajectories of the default kernel after warm-up, for the stationary level"
+    )
+    paper_trajectories: int = Field(20, ge=2, description="trajectories of the paper's kernel at stationarity")
     threads: int = Field(1, ge=1, description="CPU threads")
-    seed: int = Field(0, ge=0, description="of all random numbers")
+    seed: int = Field(0, ge=0, description="seed of all random numbers")
 
 
 class FarmBenchSettings(Settings):
@@ -58,13 +60,15 @@ class NodesBenchSettings(NetworkSettings):
     )
     weights: str | None = Field("random", description=_RANDOM)
     layers: tuple[str, ...] | None = Field(
-        None, description="layers; where not set, the first two, the middle and the last convolution"
+        None, description="layers; if not set, the first two, the middle and the last convolution"
     )
     batch: int = Field(8, ge=1, description="chains of one gradient, with the network cut and with the whole one")
     nodes: int = Field(64, ge=1, description="nodes of one layer that are packed; as many as there are, at most")
     chains: int = Field(8, ge=1, description="chains of each packed node")
     packed: int = Field(128, ge=1, description="chains that share a pass when packed; then all of them in one pass")
-    seconds: float = Field(0.3, gt=0, description="of one measurement, about; at least one gradient of each node")
+    seconds: float = Field(
+        0.3, gt=0, description="seconds of one measurement, about; at least one gradient of each node"
+    )
     rounds: int = Field(5, ge=1, description=_ROUNDS)
     threads: int | None = Field(None, ge=1, description=_CORES)
     device: Literal["cpu", "cuda"] = Field("cpu", description="where it runs")
@@ -87,11 +91,13 @@ class Table1Settings(Settings):
     seeds: int = Field(3, ge=1, description="runs of each objective, of seeds 0, 1, ...")
     epochs: int = Field(25, ge=1, description="passes over the training images; the paper's 25")
     precision: Precision = Field(
-        "bfloat16", description="of the network's arithmetic; sums over images are float32 always"
+        "bfloat16", description="precision of the network's arithmetic; sums over images are float32 always"
     )
     shuffle: bool = Field(
         False, description="draw a new order of the images each epoch, which the paper's solver did not"
     )
-    processes: int | None = Field(None, ge=1, description="runs at once; default one a core")
-    limit: int | None = Field(None, ge=1, description="use only the first so many images of each split")
-    out: str | None = Field(None, min_length=1, description="folder that keeps the runs, to continue; default none")
+    processes: int | None = Field(None, ge=1, description="runs at once; if not set, one for each core")
+    limit: int | None = Field(None, ge=1, description="number of images to use of each split, the first ones")
+    out: str | None = Field(
+        None, min_length=1, description="folder that keeps the runs, so that a stopped one continues"
+    )

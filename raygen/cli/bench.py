@@ -6,29 +6,27 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
+from raygen import bench as benches
 from raygen.bench import (
     FarmBenchSettings,
     KernelsBenchSettings,
     NodesBenchSettings,
-    Result,
     SamplerBenchSettings,
     Table1Settings,
     TrainingBenchSettings,
-    bench_farm,
-    bench_kernels,
-    bench_nodes,
-    bench_sampler,
-    bench_table1,
-    bench_training,
 )
 from raygen.cli.display import Display
-from raygen.cli.options import configured
+from raygen.cli.options import SettingsCommand, configured
 from raygen.cli.tables import table
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+if TYPE_CHECKING:
+    from raygen.bench import Result
+
+_json = click.option("--json", "as_json", is_flag=True, help="print one JSON object a line")
 
 
 @click.group()
@@ -40,75 +38,75 @@ def bench() -> None:
     """
 
 
-@bench.command()
+@bench.command(cls=SettingsCommand)
 @_json
 @configured(SamplerBenchSettings)
 def sampler(settings: SamplerBenchSettings, *, as_json: bool) -> None:
     """Compare the sampler with a bare loop.
 
-    Of the same network evaluations on the same batch; cheap forces with the plain network in float32; peak memory;
-    and on CUDA the gradients with the device's peak.
+    Both evaluate the same network on the same batch. Also compares cheap forces with the plain network in float32, and
+    measures peak memory; on CUDA, compares the gradients with the device's peak.
     """
-    _print("sampler", bench_sampler(settings), as_json=as_json)
+    _print("sampler", benches.bench_sampler(settings), as_json=as_json)
 
 
-@bench.command()
+@bench.command(cls=SettingsCommand)
 @_json
 @configured(KernelsBenchSettings)
 def kernels(settings: KernelsBenchSettings, *, as_json: bool) -> None:
     """Compare the default kernel with the paper's.
 
-    Gradients until the chains arrive, and effective sample size there. Takes some ten minutes.
+    Counts the gradients until the chains arrive, and measures the effective sample size there. Takes about ten minutes.
     """
-    _print("kernels", bench_kernels(settings), as_json=as_json)
+    _print("kernels", benches.bench_kernels(settings), as_json=as_json)
 
 
-@bench.command()
+@bench.command(cls=SettingsCommand)
 @_json
 @configured(FarmBenchSettings)
 def farm(settings: FarmBenchSettings, *, as_json: bool) -> None:
     """Measure the farm of actors.
 
-    Against bare processes that do the same; with units without work; and its scheduler in virtual time, with thousands
-    of actors. Takes some minutes.
+    Compares it with bare processes that do the same, runs units without work, and runs its scheduler in virtual time
+    with thousands of actors. Takes some minutes.
     """
-    _print("farm", bench_farm(settings), as_json=as_json)
+    _print("farm", benches.bench_farm(settings), as_json=as_json)
 
 
-@bench.command()
+@bench.command(cls=SettingsCommand)
 @_json
 @configured(NodesBenchSettings)
 def nodes(settings: NodesBenchSettings, *, as_json: bool) -> None:
     """Compare cut networks with whole ones, and packed nodes.
 
-    Gradients of early, middle and late convolutions with the network cut and cropped, against the whole network at
-    full size; and many nodes of an early layer in one batch against one by one. Takes some minutes.
+    Compares gradients of early, middle and late convolutions, with the network cut and cropped, with those of the whole
+    network at full size; and many nodes of an early layer in one batch with one by one. Takes some minutes.
     """
-    _print("nodes", bench_nodes(settings), as_json=as_json)
+    _print("nodes", benches.bench_nodes(settings), as_json=as_json)
 
 
-@bench.command()
+@bench.command(cls=SettingsCommand)
 @_json
 @configured(TrainingBenchSettings)
 def training(settings: TrainingBenchSettings, *, as_json: bool) -> None:
     """Compare what training costs.
 
     Generative with discriminative steps; channels-last bfloat16 with a plain loop in float32; Ray Train with the loop
-    alone, two workers with one; and the bytes of the normaliser's messages. One thread a process.
+    alone; two workers with one. Counts the bytes of the normaliser's messages. Each process has one thread.
     """
-    _print("training", bench_training(settings), as_json=as_json)
+    _print("training", benches.bench_training(settings), as_json=as_json)
 
 
-@bench.command()
+@bench.command(cls=SettingsCommand)
 @_json
 @configured(Table1Settings)
 def table1(settings: Table1Settings, *, as_json: bool) -> None:
-    """Train the paper's table anew.
+    """Train the networks of the paper's Table 1.
 
-    LeNet on MNIST, discriminative, generative, and generative then discriminative, for several seeds, beside the
-    paper's test errors. Takes half an hour on two cores; with --out a stopped one goes on.
+    LeNet on MNIST, discriminative, generative, and generative then discriminative, with several seeds; shows the test
+    errors beside the paper's. Takes half an hour on two cores; with --out, a stopped one continues.
     """
-    _print("table1", bench_table1(settings), as_json=as_json)
+    _print("table1", benches.bench_table1(settings), as_json=as_json)
 
 
 def _print(name: str, results: Iterable[Result], *, as_json: bool) -> None:
@@ -122,7 +120,7 @@ def _print(name: str, results: Iterable[Result], *, as_json: bool) -> None:
 
 
 def _watch(name: str, results: Iterable[Result]) -> list[Result]:
-    """Tell each case as soon as it is measured: of a benchmark that is stopped, those are known."""
+    """Show each case as soon as it is measured: of a benchmark that is stopped, those are known."""
     display, found = Display(sys.stderr), []
     display.stage(f"bench {name}")
     try:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-from raygen import stages
+from raygen import networks, stages
 from raygen.cli.display import Display
 from raygen.cli.epochs import EpochLines, show_trained
-from raygen.cli.options import configured
-from raygen.cli.reports import show_farm, show_gallery, show_reference, show_samples
-from raygen.cli.standing import plan_lines, show_plan
+from raygen.cli.options import SettingsCommand, configured
+from raygen.cli.reports import plan_lines, show_farm, show_gallery, show_plan, show_reference, show_samples
 from raygen.cli.tables import class_table, layer_line, layer_table, trial_table
 from raygen.config import (
     DemoConfig,
@@ -26,22 +26,23 @@ from raygen.config import (
     TuneConfig,
 )
 from raygen.errors import SettingsError
-from raygen.networks import list_layers, load_network
-from raygen.training import TrainingFolder
+
+if TYPE_CHECKING:
+    from raygen.training import TrainingFolder
 
 
-@click.command()
+@click.command(cls=SettingsCommand, epilog="Manual: raygen help commands")
 @configured(DemoConfig)
 def demo(config: DemoConfig) -> None:
     """Try everything on bundled digits.
 
-    Pretrain LeNet on the 1,797 digits that come with scikit-learn, sample its nodes and make a gallery; nothing is
-    downloaded. The same command goes on where it was stopped.
+    Pretrains LeNet on the 1,797 digits that come with scikit-learn, samples its nodes and makes a gallery. Nothing is
+    downloaded. The same command continues where it was stopped.
     """
     _run_pipeline(config.pipeline)
 
 
-@click.command()
+@click.command(cls=SettingsCommand, epilog="Manual: raygen help commands")
 @configured(PipelineConfig)
 def pipeline(config: PipelineConfig) -> None:
     """Pretrain, sample and make a gallery in one go.
@@ -51,12 +52,13 @@ def pipeline(config: PipelineConfig) -> None:
     _run_pipeline(config)
 
 
-@click.command()
+@click.command(cls=SettingsCommand, epilog="Manual: raygen help training")
 @configured(PretrainConfig)
 def pretrain(config: PretrainConfig) -> None:
     """Train a network generatively, then refine it.
 
-    Generative epochs, then discriminative ones, on Ray Train. The same command goes on where it was stopped.
+    Runs generative epochs, then discriminative ones, on Ray Train or in this process (--local). The same command
+    continues where it was stopped.
     """
     display = Display(sys.stdout)
     display.stage("pretrain")
@@ -67,31 +69,31 @@ def pretrain(config: PretrainConfig) -> None:
     show_trained(display, folder)
 
 
-@click.command()
-@click.option("--classes", is_flag=True, help="List the classes and their channels instead.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.command(cls=SettingsCommand, epilog="Manual: raygen help nodes")
+@click.option("--classes", is_flag=True, help="list the classes and their channels instead")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object a line")
 @configured(NodesConfig)
 def nodes(config: NodesConfig, *, as_json: bool, classes: bool) -> None:
     """List the layers whose nodes can be sampled.
 
-    An option --nodes takes layer:channel, layer:0-9,12, layer:class or layer:*, and more: see raygen help nodes.
+    Shows the size of each layer's map, what one response sees (receptive field and stride, in pixels), and the cost of
+    one gradient of a node, with the network cut and cropped for it, as a part of the whole network's.
 
-    With the size of their maps, what one response sees (receptive field and stride, in pixels), and the cost of one
-    gradient of a node, the network cut and cropped for it, next to that of the whole network.
+    An option --nodes takes layer:channel, layer:0-9,12, layer:class or layer:*, and more: see raygen help nodes.
     """
-    network = load_network(config)
+    network = networks.load_network(config)
     names = network.class_names
     if classes and as_json:
         click.echo("\n".join(json.dumps({"channel": channel, "name": name}) for channel, name in enumerate(names)))
     elif classes:
         click.echo(class_table(names))
     elif as_json:
-        click.echo("\n".join(layer_line(layer, names) for layer in list_layers(network)))
+        click.echo("\n".join(layer_line(layer, names) for layer in networks.list_layers(network)))
     else:
-        click.echo(layer_table(list_layers(network), names))
+        click.echo(layer_table(networks.list_layers(network), names))
 
 
-@click.command()
+@click.command(cls=SettingsCommand, epilog="Manual: raygen help references-and-tilt")
 @configured(TuneConfig)
 def tune(config: TuneConfig) -> None:
     """Search a layer's tilt and step size.
@@ -108,32 +110,32 @@ def tune(config: TuneConfig) -> None:
     display.say(f"profile: {report.profile} (use it with raygen sample --profile {report.profile})")
 
 
-@click.command()
+@click.command(cls=SettingsCommand, epilog="Manual: raygen help references-and-tilt")
 @configured(ReferenceConfig)
 def reference(config: ReferenceConfig) -> None:
     """Fit a reference to images and save it.
 
-    With what it was fitted to, for raygen sample --reference-file. It is in the input units of the network, which its
-    weights do not change.
+    Writes a file for raygen sample --reference-file, which also says what it was fitted to. The reference is in the
+    input units of the network; they do not depend on its weights.
     """
     show_reference(Display(sys.stdout), config.out, *stages.reference(config))
 
 
-@click.command()
-@click.option("--plan", "only_plan", is_flag=True, help="Write the plan and tell what it will cost; sample nothing.")
-@click.option("--json", "as_json", is_flag=True, help="With --plan: print one JSON object a line.")
+@click.command(cls=SettingsCommand, epilog="Manual: raygen help chains-and-convergence")
+@click.option("--plan", "only_plan", is_flag=True, help="write the plan and show what it will cost; sample nothing")
+@click.option("--json", "as_json", is_flag=True, help="with --plan: print one JSON object a line")
 @configured(SampleConfig)
 def sample(config: SampleConfig, *, only_plan: bool, as_json: bool) -> None:
     """Draw samples of nodes.
 
-    With Hamiltonian Monte Carlo, on a farm of Ray actors or in this process (--local). The same command goes on where
+    Runs Hamiltonian Monte Carlo on a farm of Ray actors, or in this process (--local). The same command continues where
     it was stopped.
     """
     if only_plan:
         _plan(config, as_json=as_json)
         return
     if as_json:
-        raise SettingsError("json without plan", where="options", right="give --plan as well, or leave --json out")
+        raise SettingsError("json without plan", where="options", right="give --plan as well, or leave out --json")
     display = Display(sys.stdout)
     display.stage("sample")
     try:
@@ -144,7 +146,7 @@ def sample(config: SampleConfig, *, only_plan: bool, as_json: bool) -> None:
     display.say(f"pages: raygen gallery --out {shlex.quote(config.out)}")
 
 
-@click.command()
+@click.command(cls=SettingsCommand, epilog="Manual: raygen help gallery")
 @configured(GalleryConfig)
 def gallery(config: GalleryConfig) -> None:
     """Make the pages and pictures of a run."""

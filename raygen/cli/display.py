@@ -27,7 +27,7 @@ class Display:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a person is looking on, and lines that are out of date can go away."""
+        """Whether lines that are out of date can be replaced."""
         return self._console.is_terminal
 
     def stage(self, name: str) -> None:
@@ -42,7 +42,7 @@ class Display:
             self._last = time.monotonic()
 
     def update(self, text: str) -> None:
-        """Tell how far the stage is."""
+        """Show how far the stage is."""
         if self._status is not None:
             self._status.update(f"{self._stage}: {text}")
         elif time.monotonic() - self._last >= _EVERY:
@@ -50,7 +50,7 @@ class Display:
             self.say(f"{self._stage}: {text}")
 
     def live(self, text: str) -> None:
-        """Tell how far the stage is where it does not stay: in a terminal."""
+        """Show how far the stage is, in a terminal only, where the line is replaced by the next."""
         if self._status is not None:
             self._status.update(f"{self._stage}: {text}")
 
@@ -72,7 +72,7 @@ def progress_line(fraction: float, seconds_left: float | None, *facts: str) -> s
 
 
 def duration(seconds: float) -> str:
-    """Return a time as a person says it: 45 s, 3 min 20 s, 5 h 10 min."""
+    """Return a time in words: 45 s, 3 min 20 s, 5 h 10 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -14,7 +14,7 @@ import raygen
 from raygen.cli.lazy import LazyCommand, LazyGroup
 from raygen.errors import RaygenError
 
-_STOPPED = "raygen: stopped; what is finished is kept, and the same command goes on from there"
+_STOPPED = "raygen: stopped; what is finished is kept, and the same command continues from there"
 
 _WORK, _INSPECTION = "raygen.cli.commands", "raygen.cli.inspection"
 

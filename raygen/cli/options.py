@@ -13,9 +13,51 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from raygen.config import load_config
-from raygen.settings import Settings
+from raygen.settings import Group, Settings
 
 Config = TypeVar("Config", bound=Settings)
+
+
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+class SettingOption(click.Option):
+    """An option that sets a field of a configuration.
+
+    Args:
+        group: the heading that it is shown under.
+    """
+
+    def __init__(self, *declarations: Any, group: Group, **attributes: Any) -> None:
+        super().__init__(*declarations, **attributes)
+        self.group = group
+
+
+class SettingsCommand(click.Command):
+    """A command whose ``--help`` shows its options in the groups of its settings.
+
+    Options that are no settings, such as ``--json``, follow the main ones.
+    """
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Return the text of ``--help``."""
+        return super().get_help(ctx).replace(_NO_BREAK, " ")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, a section for each group."""
+        sections: dict[Group, list[tuple[str, str]]] = {group: [] for group in Group}
+        others = []
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, SettingOption):
+                sections[parameter.group].append(record)
+            elif record is not None and isinstance(parameter, click.Option):
+                others.append(record)
+        sections[Group.MAIN] += others
+        shown = {group: records for group, records in sections.items() if records}
+        for group, records in shown.items():
+            with formatter.section(group.value if len(shown) > 1 else "Options"):
+                formatter.write_dl(records)
 
 
 def configured(kind: type[Config]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -32,25 +74,24 @@ def configured(kind: type[Config]) -> Callable[[Callable[..., None]], Callable[.
             plain = {name: _plain(fields[name], value) for name, value in given.items() if value is not None}
             command(load_config(kind, config_file, plain), **options)
 
-        wrapped: Callable[..., None] = run
+        wrapped: Callable[..., None] = click.option(
+            "--config", "config_file", metavar="FILE", help="YAML file of these settings; options override it"
+        )(run)
         # click lists options in the reverse order of their decorators.
-        for name, field in reversed(_required_first(kind)):
-            wrapped = _option(name, field)(wrapped)
-        return click.option("--config", "config_file", metavar="FILE", help="YAML file of these settings.")(wrapped)
+        for name, group in reversed(kind.groups().items()):
+            wrapped = _option(name, kind.model_fields[name], group)(wrapped)
+        return wrapped
 
     return decorate
 
 
-def _required_first(kind: type[Settings]) -> list[tuple[str, FieldInfo]]:
-    return sorted(kind.model_fields.items(), key=lambda item: not item[1].is_required())
-
-
-def _option(name: str, field: FieldInfo) -> Callable[..., Any]:
+def _option(name: str, field: FieldInfo, group: Group) -> Callable[..., Any]:
     flag = "--" + name.replace("_", "-")
-    text = f"{field.description}  [{_default(field)}]"
+    # A line does not end within the brackets.
+    text = f"{field.description}  [{_default(field).replace(' ', _NO_BREAK)}]"
     if bool in _kinds(field):
-        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
-    return click.option(flag, name, metavar=_metavar(field), help=text)
+        return click.option(f"{flag}/--no-{flag[2:]}", name, cls=SettingOption, group=group, default=None, help=text)
+    return click.option(flag, name, cls=SettingOption, group=group, metavar=_metavar(field), help=text)
 
 
 def _plain(field: FieldInfo, value: Any) -> Any:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raygen.cli.display import Display, duration, progress_line
-from raygen.cli.tables import totals_table
-from raygen.gallery import GallerySummary
-from raygen.runs import FarmReport
-from raygen.stages import Sampled
-from raygen.tilting import Provenance
+from raygen.cli.tables import plan_table, totals_table
+
+if TYPE_CHECKING:
+    from raygen.gallery import GallerySummary
+    from raygen.runs import FarmReport, PlanReport
+    from raygen.stages import Sampled
+    from raygen.tilting import Provenance
 
 
 def show_farm(display: Display, report: FarmReport) -> None:
-    """Tell how far sampling is."""
+    """Show how far sampling is."""
     acceptance = "" if report.acceptance is None else f"acceptance {report.acceptance:.2f}"
     actors = "1 actor" if report.actors == 1 else f"{report.actors} actors"
     actors += f" ({report.pending} of them waiting for a machine or starting)" if report.pending else ""
@@ -26,7 +29,7 @@ def show_farm(display: Display, report: FarmReport) -> None:
 
 
 def show_reference(display: Display, file: str, provenance: Provenance, shape: tuple[int, int, int]) -> None:
-    """Tell what a reference was fitted to, and how to use it."""
+    """Show what a reference was fitted to, and how to use it."""
     what = "images" if shape == provenance.shape else "patches of images"
     display.say(
         f"reference: {'x'.join(map(str, shape))}, fitted to {provenance.images:,} {what} of {provenance.data_set}"
@@ -35,7 +38,7 @@ def show_reference(display: Display, file: str, provenance: Provenance, shape: t
 
 
 def show_samples(display: Display, sampled: Sampled) -> None:
-    """Tell what sampling made since this start, and what there is in all."""
+    """Show what sampling made since this start, and what there is in all."""
     report = sampled.report
     made = report.made
     if report.before:
@@ -52,10 +55,49 @@ def show_samples(display: Display, sampled: Sampled) -> None:
 
 
 def show_gallery(display: Display, summary: GallerySummary) -> None:
-    """Tell what the gallery holds, and how to open it."""
+    """Show what the gallery holds, and how to open it."""
     display.say(f"gallery: {summary.samples:,} samples of {summary.nodes} nodes in {summary.layers} layers")
     for kind, names in (("not done yet", summary.missing), ("torn", summary.torn)):
         if names:
             display.say(f"gallery: {len(names)} {kind}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
     local = "://" not in summary.index
     display.say(f"open {Path(summary.index).absolute().as_uri() if local else summary.index}")
+
+
+def show_plan(display: Display, report: PlanReport, *, actors: int, threads: int, gpus: float) -> None:
+    """Show what a run will cost."""
+    display.say(plan_table([*report.layers, report.total] if len(report.layers) > 1 else report.layers))
+    total = report.total
+    most = "at most " if report.has_budget else ""
+    hours = (
+        f"{total.seconds * gpus / 3600:.3g} GPU-hours" if gpus else f"{total.seconds * threads / 3600:.3g} core-hours"
+    )
+    who = "1 actor" if actors == 1 else f"{actors} actors"
+    display.say(f"time: {most}{duration(report.wall_seconds(actors))} on {who}, {hours}")
+    if report.done:
+        display.say(f"done: {report.done:,} of {total.units:,} units already; the figures are those of all")
+    cores = f", {report.threads} threads" if report.device == "cpu" else ""
+    display.say(f"measured: a second or two for each layer on this machine ({report.device}{cores})")
+    if report.has_log_z:
+        display.say("log Z is not in the figures: its cost is known only while it runs")
+    display.say(f"plan: {report.run.location.title}")
+
+
+def plan_lines(report: PlanReport, *, actors: int, threads: int, gpus: float) -> list[dict[str, object]]:
+    """Return the layers, then all of them, as plain values."""
+    total = report.total
+    names = ("layer", "units", "nodes", "chains", "gradients", "most_gradients", "seconds", "unit_seconds", "memory")
+    lines: list[dict[str, object]] = [
+        {name: getattr(cost, name) for name in names} | {"steps": cost.steps, "measured": cost.measured}
+        for cost in report.layers
+    ]
+    whole: dict[str, object] = {name: getattr(total, name) for name in names}
+    whole |= {
+        "actors": actors,
+        "wall_seconds": report.wall_seconds(actors),
+        "core_hours": total.seconds * threads / 3600,
+        "gpu_hours": total.seconds * gpus / 3600,
+        "device": report.device,
+        "done": report.done,
+    }
+    return [*lines, whole]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from raygen.networks import Layer
+from raygen.cli.display import duration
 from raygen.nodes import write_name
-from raygen.runs import Totals
 
 if TYPE_CHECKING:
     from raygen.cluster import Trial
+    from raygen.networks import Layer
+    from raygen.runs import LayerCost, Totals
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -104,5 +105,27 @@ def totals_table(layers: Mapping[str, Totals]) -> str:
                 "-" if made.acceptance is None else f"{made.acceptance:.2f}",
             )
             for name, made in layers.items()
+        ],
+    )
+
+
+def plan_table(costs: Iterable[LayerCost]) -> str:
+    """Return what each layer costs."""
+    header = ("layer", "units", "nodes", "chains", "gradients", "at most", "memory", "actor time", "a unit")
+    return table(
+        header,
+        [
+            (
+                cost.layer,
+                f"{cost.units:,}",
+                f"{cost.nodes:,}",
+                f"{cost.chains:,}",
+                f"{cost.gradients:,}",
+                f"{cost.most_gradients:,}",
+                "-" if cost.memory is None else f"{cost.memory / 1e6:,.0f} MB",
+                duration(cost.seconds),
+                duration(cost.unit_seconds),
+            )
+            for cost in costs
         ],
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from raygen.settings import Settings
+from raygen.settings import Group, Settings
 
 Augment = Literal["none", "flip", "crop-flip", "resized-crop"]
 
@@ -29,17 +29,24 @@ MEMORY_LIMIT = 2 * 2**30
 class DataSettings(Settings):
     """Which images to train on."""
 
-    data: str = Field("digits", description=f"data set: {', '.join(DATA_SETS)}")
-    data_root: str | None = Field(
-        None, description="folder of the data set, of folder and parquet also a URI; digits need none"
+    group: ClassVar[Group] = Group.DATA
+
+    data: Annotated[str, Group.MAIN] = Field(
+        "digits", description=f"images to train on, or to fit a reference to: {', '.join(DATA_SETS)}"
     )
-    download: bool = Field(False, description="fetch the data set into its folder where it is absent")
-    limit: int | None = Field(None, ge=1, description="use only the first so many images of each split")
-    image_column: str | None = Field(None, description="column of Parquet files that holds the pictures, else found")
-    label_column: str | None = Field(None, description="column of Parquet files that holds the labels, else found")
+    data_root: Annotated[str | None, Group.MAIN] = Field(
+        None, description="folder of the data set; of folder and parquet also a URI; digits need none"
+    )
+    download: bool = Field(False, description="download the data set into its folder if it is not there")
+    limit: int | None = Field(None, ge=1, description="number of images to use of each split, the first ones")
+    image_column: str | None = Field(None, description="Parquet column of the pictures; found if not set")
+    label_column: str | None = Field(None, description="Parquet column of the labels; found if not set")
     augment: Augment = Field("none", description="random change of training images; crop-flip moves by 4 pixels")
-    shuffle: bool = Field(True, description="read training images in a new order each epoch, else as they are stored")
+    shuffle: bool = Field(True, description="read training images in a new order each epoch, not in the stored order")
     stream: bool | None = Field(
-        None, description=f"read pictures while training, else only above {MEMORY_LIMIT / 2**30:g} GiB of pixels"
+        None,
+        description=f"read pictures while training; if not set, only above {MEMORY_LIMIT / 2**30:g} GiB of pixels",
     )
-    corrupt_limit: int = Field(10, ge=0, description="unreadable pictures that a pass of a worker skips")
+    corrupt_limit: int = Field(
+        10, ge=0, description="unreadable pictures that a worker may skip in an epoch; more are an error"
+    )

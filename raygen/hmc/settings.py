@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from raygen.errors import SettingsError
-from raygen.settings import Settings
+from raygen.settings import Group, Settings
 
 if TYPE_CHECKING:
     from raygen.hmc.kernel import Kernel
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class HmcSettings(Settings):
     """The kernel and its adaptation."""
 
+    group: ClassVar[Group] = Group.STEPS
+
     kernel: Literal["rotation", "leapfrog", "langevin"] = Field(
         "rotation",
         description="integrator: exact rotation of the reference, the paper's leapfrog, or one Langevin step",
@@ -25,14 +27,14 @@ class HmcSettings(Settings):
     steps: int = Field(8, ge=1, le=10_000, description="gradients of a trajectory, at most")
     trajectory: Literal["angle", "chees", "steps"] = Field(
         "angle",
-        description="length of a trajectory: the angle, or adapted to each node by ChEES, or always the steps",
+        description="length of a trajectory: the angle, adapted to each node by ChEES, or always the steps",
     )
     angle: float = Field(1.3, gt=0, le=math.pi / 2, description="length of a trajectory in radians, if not cut short")
     step_size: float | None = Field(
-        None, gt=0, le=10, description="fixed step size, in radians for the rotation; adapted where not given"
+        None, gt=0, le=10, description="fixed step size, in radians for the rotation; adapted if not set"
     )
     mass: float = Field(
-        1.0, gt=0, le=1e6, description="of the particles; step size over its square root is what counts"
+        1.0, gt=0, le=1e6, description="mass of the particles; step size over its square root is what counts"
     )
     jitter: float = Field(0.2, ge=0, lt=1, description="relative spread of each trajectory's step size")
     adjusted: bool = Field(True, description="accept or reject (Metropolis); false is biased, for comparison")

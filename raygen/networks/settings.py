@@ -6,13 +6,13 @@ Nothing here needs torch, so a command line can show and check these settings be
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import Field, PositiveInt
 
 from raygen.errors import NetworkError, SettingsError
-from raygen.settings import Settings
+from raygen.settings import Group, Settings
 
 Precision = Literal["float32", "bfloat16", "float64"]
 """In which the layers of a network are computed, see :meth:`NodeScores.with_precision`."""
@@ -27,21 +27,23 @@ class NetworkSettings(Settings):
     What is not given is taken from a file beside the weights, from the checkpoint or from torchvision.
     """
 
-    network: str = Field(
+    group: ClassVar[Group] = Group.NETWORK
+
+    network: Annotated[str, Group.MAIN] = Field(
         "lenet",
-        description='"lenet", "caffe_alexnet", "caffenet", "zeiler_fergus", a torchvision name, or "module:factory"',
+        description='lenet, caffe_alexnet, caffenet, zeiler_fergus, a torchvision name, or your own "module:factory"',
     )
-    weights: str | None = Field(
+    weights: Annotated[str | None, Group.MAIN] = Field(
         None, description='file (.pt, .pth, .safetensors), "DEFAULT" for torchvision\'s download, or "random"'
     )
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the network's factory")
     input_size: PositiveInt | None = Field(None, description="side of the square input, in pixels")
     channels: PositiveInt | None = Field(None, description="number of input channels")
-    mean: tuple[float, ...] | None = Field(None, description="mean of each input channel, pixels being 0 to 1")
+    mean: tuple[float, ...] | None = Field(None, description="mean of each input channel, for pixels from 0 to 1")
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
-        None, description="divisor of each input channel, pixels being 0 to 1"
+        None, description="divisor of each input channel, for pixels from 0 to 1"
     )
-    class_names: str | None = Field(None, description="text file with one class name a line")
+    class_names: str | None = Field(None, description="text file with a class name on each line")
 
 
 class Metadata(Settings):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from raygen.errors import SettingsError
 from raygen.hmc import HmcSettings, check_superchains
-from raygen.settings import Settings
+from raygen.settings import Group, Settings
 from raygen.tilting import TiltingSettings
 
 Preset = Literal["paper-lenet", "paper-alexnet-classes", "paper-alexnet-nodes"]
@@ -45,20 +45,24 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 class ChainSettings(Settings):
     """How many draws of how many chains, and when a node has converged."""
 
-    chains: int = Field(8, ge=1, le=4096, description="chains of each node")
-    superchains: int | None = Field(
+    group: ClassVar[Group] = Group.CHAINS
+
+    chains: Annotated[int, Group.MAIN] = Field(8, ge=1, le=4096, description="chains of each node")
+    superchains: Annotated[int | None, Group.CONVERGENCE] = Field(
         None, ge=2, le=4096,
-        description="groups of a node's chains that share a start; then nested R-hat says what has converged",
+        description="groups of a node's chains that share a start; nested R-hat then decides what has converged",
     )  # fmt: skip
-    draws: int = Field(8, ge=1, le=100_000, description="samples kept of each chain")
+    draws: Annotated[int, Group.MAIN] = Field(8, ge=1, le=100_000, description="samples kept of each chain")
     thin: int = Field(10, ge=1, le=100_000, description="trajectories from one kept sample to the next")
-    budget: int | None = Field(
+    budget: Annotated[int | None, Group.CONVERGENCE] = Field(
         None, ge=1, le=10_000_000,
-        description="stop each node once it has converged, or after so many trajectories past warm-up",
+        description="stop a node when it has converged, or after this many trajectories past warm-up",
     )  # fmt: skip
-    r_hat: float = Field(1.05, gt=1, description="largest R-hat, or nested R-hat, of a node that counts as converged")
-    ess: float = Field(
-        50, gt=0, description="least effective sample size of the score for a node to count as converged"
+    r_hat: Annotated[float, Group.CONVERGENCE] = Field(
+        1.05, gt=1, description="largest R-hat (or nested R-hat) of a node that counts as converged"
+    )
+    ess: Annotated[float, Group.CONVERGENCE] = Field(
+        50, gt=0, description="least effective sample size of the score of a node that counts as converged"
     )
 
     @property
@@ -75,16 +79,27 @@ class ChainSettings(Settings):
 class SamplingSettings(TiltingSettings, ChainSettings, HmcSettings):
     """Everything that decides the samples of a given network's nodes."""
 
-    preset: Preset | None = Field(None, description="settings of the paper, where no others are given")
-    seed: int = Field(0, ge=0, lt=2**63, description="of all random numbers")
-    crop: bool = Field(True, description="sample convolution nodes at the size of their receptive field")
-    forces: Literal["float32", "bfloat16"] = Field(
+    group: ClassVar[Group] = Group.CHAINS
+
+    preset: Preset | None = Field(None, description="settings of the paper, where you give no others")
+    seed: Annotated[int, Group.MAIN] = Field(0, ge=0, lt=2**63, description="seed of all random numbers")
+    crop: Annotated[bool, Group.NETWORK] = Field(
+        True, description="sample convolution nodes at the size of their receptive field"
+    )
+    forces: Annotated[Literal["float32", "bfloat16"], Group.STEPS] = Field(
         "float32", description="precision of the forces; the acceptance is float32 always, so the target stays exact"
     )
-    batch: int = Field(128, ge=1, le=65536, description="chains that share one forward and backward pass, at most")
-    log_z: bool = Field(False, description="estimate log Z of each node by annealed importance sampling")
-    log_z_rungs: int | None = Field(
-        None, ge=1, le=100_000, description="tilts on the way to log Z; default as many as lose 1 % of the chains each"
+    batch: Annotated[int, Group.COMPUTE] = Field(
+        128, ge=1, le=65536, description="chains that share one forward and backward pass, at most"
+    )
+    log_z: Annotated[bool, Group.CONVERGENCE] = Field(
+        False, description="estimate log Z of each node by annealed importance sampling"
+    )
+    log_z_rungs: Annotated[int | None, Group.CONVERGENCE] = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="tilts on the way to log Z; if not set, as many as lose 1 % of the chains each",
     )
 
     @property

@@ -222,7 +222,7 @@ def sample_request(config: SampleConfig, request: Request, on_progress: Callable
     if report.set_aside:
         unit, reason = next(iter(report.set_aside.items()))
         raise UnfinishedError(
-            f"{config.out}: {report.lost} of {report.units} units were set aside, "
+            f"{run.location.title}: {report.lost} of {report.units} units were set aside, "
             f"{', '.join(sorted(report.set_aside)[:5])}; {unit}: {reason}"
         )
     return Sampled(run, report)

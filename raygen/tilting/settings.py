@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from raygen.settings import Settings
+from raygen.settings import Group, Settings
 
 PHOTOGRAPH_EXPONENT = 1.2
 """Exponent of the amplitude spectrum of photographs from 1 to 100 cycles an image (1.21; 1.18 to 1.29 in parts of that
@@ -15,6 +15,8 @@ range), measured on 1,000, one of each ImageNet class."""
 
 class FitSettings(Settings):
     """How a reference is fitted to images."""
+
+    group: ClassVar[Group] = Group.TILT
 
     floor: float = Field(
         0.001, gt=0, le=1, description="least eigenvalue of a fitted covariance, as a fraction of the mean"
@@ -25,19 +27,26 @@ class FitSettings(Settings):
 class TiltingSettings(FitSettings):
     """The reference distribution, and how strongly the score tilts it."""
 
-    reference: Literal["white", "power-law", "fitted"] = Field(
-        "white", description="reference distribution: white noise, 1/f noise, or the Gaussian fitted to the data"
+    group: ClassVar[Group] = Group.TILT
+
+    reference: Annotated[Literal["white", "power-law", "fitted"], Group.MAIN] = Field(
+        "white", description="distribution that is tilted: white noise, 1/f noise, or a Gaussian fitted to the data"
     )
     sigma: float = Field(10.0, gt=0, le=1e6, description="standard deviation of a pixel, in the network's input units")
-    exponent: float = Field(PHOTOGRAPH_EXPONENT, ge=0, le=4, description="of the power law's amplitude spectrum")
-    reference_file: str | None = Field(
-        None, min_length=1, description="file of raygen reference: a saved reference; overrides reference"
+    exponent: float = Field(
+        PHOTOGRAPH_EXPONENT, ge=0, le=4, description="exponent of the power law's amplitude spectrum"
     )
-    contrast: float | None = Field(
-        4.0, gt=0, le=1e6, description="power of the tilt's signal over the reference's noise; finds each node's tilt"
+    reference_file: str | None = Field(
+        None, min_length=1, description="file that raygen reference wrote; used instead of reference"
+    )
+    contrast: Annotated[float | None, Group.MAIN] = Field(
+        4.0,
+        gt=0,
+        le=1e6,
+        description="strength of the tilt: power of its signal over the reference's noise; sets each node's tilt",
     )
     tilt: float | None = Field(
-        None, gt=0, le=1e9, description="the tilt b itself, the same for all nodes; overrides contrast"
+        None, gt=0, le=1e9, description="the tilt b itself, the same for all nodes; used instead of contrast"
     )
 
     @model_validator(mode="after")

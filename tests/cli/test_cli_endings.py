@@ -12,7 +12,7 @@ from waiting import wait_until
 from raygen.store import Run
 
 TINY = ("--chains", "2", "--draws", "2", "--thin", "1", "--warm-up", "2", "--steps", "1", "--batch", "2")
-STOPPED = "raygen: stopped; what is finished is kept, and the same command goes on from there"
+STOPPED = "raygen: stopped; what is finished is kept, and the same command continues from there"
 
 
 def start_and_stop(sent: signal.Signals, launcher: Any, place: Path) -> "tuple[list[Any], int, str]":

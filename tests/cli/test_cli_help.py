@@ -21,7 +21,7 @@ from raygen.config import (
     TuneConfig,
     VerifyConfig,
 )
-from raygen.settings import Settings
+from raygen.settings import Group, Settings
 
 Call = Callable[..., Any]
 CONFIGS = {
@@ -67,7 +67,7 @@ def test_help_shows_every_setting_with_its_description_and_its_default(
     for name, field in kind.model_fields.items():
         flag = "--" + name.replace("_", "-")
         # From this option to the next one, which stands at the beginning of a line.
-        entry = re.search(rf"^  {flag}[ /].*?(?=^  -|\Z)", said.out, re.MULTILINE | re.DOTALL)
+        entry = re.search(rf"^  {flag}[ /].*?(?=^  -|^\S|\Z)", said.out, re.MULTILINE | re.DOTALL)
         assert entry is not None, flag
         shown = " ".join(entry[0].split())
         assert field.description is not None
@@ -157,3 +157,29 @@ def test_the_overview_says_of_each_command_what_its_own_help_begins_with() -> No
     for name, lazy in cli.lazy_commands.items():
         command = lazy.load()
         assert (command.name, (command.help or "").splitlines()[0]) == (name, lazy.help)
+
+
+@pytest.mark.parametrize(("command", "kind"), CONFIGS.items(), ids=CONFIGS)
+def test_help_shows_every_setting_in_its_group_and_what_is_required_first(
+    command: str, kind: type[Settings], call: Call
+) -> None:
+    shown: dict[str, str] = {}
+    title = ""
+    for line in call(command, "--help").out.splitlines():
+        assert len(line) <= 100
+        if line.endswith(":") and not line.startswith(" "):
+            title = line[:-1]
+        elif found := re.match(r"  --([a-z-]+)", line):
+            shown[found[1].replace("-", "_")] = title
+    groups = {name: group.value for name, group in kind.groups().items()}
+    if set(groups.values()) == {Group.MAIN.value}:
+        groups = dict.fromkeys(groups, "Options")
+    assert {name: title for name, title in shown.items() if name in groups} == groups
+    required = [name for name, field in kind.model_fields.items() if field.is_required()]
+    assert set(list(shown)[: len(required)]) == set(required)
+
+
+def test_the_main_options_are_a_handful_and_every_group_is_used() -> None:
+    groups = {name: kind.groups() for name, kind in CONFIGS.items()}
+    assert all(list(each.values()).count(Group.MAIN) <= 13 for name, each in groups.items() if name != "pipeline")
+    assert {group for each in groups.values() for group in each.values()} == set(Group)

@@ -1,28 +1,63 @@
-"""What works without Ray does not import it."""
+"""What works without Ray does not import it, and what only shows something imports no heavy library."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-CHECK = (
-    "import sys; loaded = [name for name in sys.modules if name.split('.')[0] == 'ray']; assert not loaded, loaded[:5]"
-)
+import pytest
+
+from raygen.cli.main import cli
+
+HEAVY = ("torch", "torchvision", "ray", "pyarrow", "sklearn", "matplotlib", "scipy", "arviz_stats")
+RUN = ("--nodes", "conv1:0", "--weights", "random", "--local", "--chains", "2", "--draws", "2", "--thin", "1")
+RUN += ("--warm-up", "2", "--steps", "1")
+
+
+def check(*names: str) -> str:
+    """Return a program that fails where one of these libraries has been imported."""
+    return f"import sys; loaded = [name for name in {names!r} if name in sys.modules]; assert not loaded, loaded"
+
+
+def commands() -> list[str]:
+    subcommands = [f"bench {name}" for name in getattr(cli.lazy_commands["bench"].load(), "commands", {})]
+    assert len(subcommands) >= 6
+    return [*cli.lazy_commands, *subcommands]
 
 
 def test_the_stages_and_the_command_line_are_imported_without_ray(launcher: Any) -> None:
-    done = launcher.run(sys.executable, "-c", f"import raygen.stages, raygen.cli, raygen.config; {CHECK}")
+    done = launcher.run(sys.executable, "-c", f"import raygen.stages, raygen.cli, raygen.config; {check('ray')}")
     assert done.returncode == 0, done.stderr
 
 
 def test_nodes_local_sampling_and_the_gallery_do_not_import_ray(launcher: Any, tmp_path: Path) -> None:
-    sample = ["sample", "--out", str(tmp_path / "run"), "--nodes", "conv1:0", "--weights", "random", "--local"]
-    sample += ["--chains", "2", "--draws", "2", "--thin", "1", "--warm-up", "2", "--steps", "1"]
+    sample = ["sample", "--out", str(tmp_path / "run"), *RUN]
     program = f"""
 from raygen.cli import main
 assert main(["nodes", "--weights", "random"]) == 0
 assert main({sample!r}) == 0
 assert main(["gallery", "--out", {str(tmp_path / "run")!r}]) == 0
-{CHECK}
+{check("ray")}
 """
+    done = launcher.run(sys.executable, "-c", program)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "--help", "--version", "help", "help commands", "smaple", *(f"{name} --help" for name in commands())],
+)
+def test_help_version_and_the_manual_import_no_heavy_library(command: str, launcher: Any) -> None:
+    program = f"from raygen.cli import main; main({shlex.split(command)!r}); {check(*HEAVY)}"
+    done = launcher.run(sys.executable, "-c", program)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["sample --nodes conv1:0", "sample --out run --nodes conv1:0 --chains 0", "sample --config nowhere.yaml", "status"],
+)
+def test_settings_that_are_wrong_are_refused_before_a_heavy_library_is_imported(command: str, launcher: Any) -> None:
+    program = f"from raygen.cli import main; assert main({command.split()!r}) == 2; {check(*HEAVY)}"
     done = launcher.run(sys.executable, "-c", program)
     assert done.returncode == 0, done.stderr

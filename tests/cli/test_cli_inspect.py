@@ -76,11 +76,11 @@ def test_a_run_that_is_done_says_so_and_an_unfinished_one_who_left_it(call: Call
     assert call(*SAMPLE).status == 0
     said = call("status", "run")
     assert said.status == 0
-    assert "done: 4 of 4 units (100 %)" in said.out and "driver: none is needed any more" in said.out
+    assert "done: 4 of 4 units (100 %)" in said.out and "driver: none, and none is needed" in said.out
     Path("run", Run.open("run").plan[0].path).unlink()
     said = call("status", "--out", "run")
     assert "done: 3 of 4 units (75 %)" in said.out
-    assert "driver: none, last heard of" in said.out
+    assert "driver: none, last report" in said.out
     document = json.loads(call("status", "run", "--json").out)
     assert (document["done"], document["units"], document["alive"]) == (3, 4, False)
     assert document["driver"]["samples"] == 32

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from raygen.cli.main import cli
 from raygen.cli.manual import manual_pages
 
 Call = Callable[..., Any]
@@ -80,3 +81,10 @@ def test_the_example_of_the_page_on_commands_works(call: Call) -> None:
     said = call(*shlex.split(command)[1:], "--thin", "1", "--steps", "1")
     assert (said.status, said.err) == (0, "")
     assert Path("samples/run.json").exists()
+
+
+def test_the_pages_that_the_commands_help_points_to_are_there() -> None:
+    epilogs = [epilog for lazy in cli.lazy_commands.values() if (epilog := lazy.load().epilog)]
+    assert len(epilogs) >= 10
+    for epilog in epilogs:
+        assert set(epilog.removeprefix("Manual: raygen help ").split()) <= set(TOPICS), epilog

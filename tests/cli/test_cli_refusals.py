@@ -58,7 +58,7 @@ CASES = {
     ),
     "position outside the map": (
         "sample --out run --nodes conv1:0@24,0 --weights random --local",
-        r"nodes conv1@24,0: position 24,0 is outside .*; rows are 0-23, columns 0-23",
+        r"nodes conv1:0@24,0: position 24,0 is outside .*; rows are 0-23, columns 0-23",
     ),
     "unknown data set": ("pretrain --out run --data digit", r"data: unknown data set 'digit'; did you mean digits"),
     "unknown data set of a reference": (

@@ -208,5 +208,5 @@ def test_a_command_stopped_by_its_scheduler_ends_its_actors_too(
     _, err = process.communicate(timeout=60)
     print(f"left after {time.monotonic() - start:.1f} s")
     assert process.returncode == 143, err
-    assert err.strip() == "raygen: stopped; what is finished is kept, and the same command goes on from there"
+    assert err.strip() == "raygen: stopped; what is finished is kept, and the same command continues from there"
     wait_until(lambda: not [pid for pid in launcher.alive() if pid != os.getpid()])

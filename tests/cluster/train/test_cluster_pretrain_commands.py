@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ASKED = {"limit": 200, "epochs": 4, "generative_epochs": 3, "workers": 2, "seed": 4, "channels": 1, "input_size": 28}
 ASKED |= {"network": "pretrain_networks:slow_lenet", "arguments": {"pause": 0.2}, "mean": [0.0], "std": [1.0]}
-STOPPED = "raygen: stopped; what is finished is kept, and the same command goes on from there"
+STOPPED = "raygen: stopped; what is finished is kept, and the same command continues from there"
 
 
 def command(folder: Path, place: Path) -> list[str]:
