@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +22,6 @@ _RATIO = (3 / 4, 4 / 3)
 """Part of the area, and width over height, of "resized-crop" (Szegedy et al. 2014, as torchvision has it)."""
 
 _ATTEMPTS = 10
-_DRAWS = 3 + 4 * _ATTEMPTS
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -49,42 +46,48 @@ class Preparation:
         fit = middle(width, height)
         if self.augment == "none":
             return decode(data, self.shape, fit)
-        draws = uniforms(self.seed, self.number, np.array([index]), _DRAWS)[0]
+        draws = uniforms(self.seed, self.number, index)[0]
         if self.augment == "resized-crop":
-            return _flipped(decode(data, self.shape, _random_part(draws[3:], width, height)), draws)
+            choose = _random_part(crop_uniforms(self.seed, self.number, index), width, height)
+            return _flipped(decode(data, self.shape, choose), draws)
         found = decode(data, self.shape, fit)
         return _flipped(_moved(found, draws) if self.augment == "crop-flip" else found, draws)
 
 
-def uniforms(seed: int, number: int, indices: NDArray[np.int64], count: int) -> NDArray[np.float64]:
-    """Return random numbers from [0, 1) for images by their index: (len(indices), count).
+def uniforms(seed: int, number: int, first: int, images: int = 1) -> NDArray[np.float64]:
+    """Return four random numbers from [0, 1) for each of neighbouring images: (images, 4).
 
-    An image's numbers are the same whichever others are asked for beside it, and whichever process asks: SplitMix64
-    (Steele, Lea, Flood 2014) at the place that the index says, its start drawn from (seed, number).
+    An image's numbers are the same whichever others are asked for beside it, and whichever process asks: they are the
+    block of Philox (Salmon et al. 2011), a generator that counts, whose number is the image's index.
+
+    Args:
+        seed: of the run.
+        number: of the epoch.
+        first: index of the first image in its data set.
+        images: how many.
     """
-    start = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
-    place: Any = indices.astype(np.uint64)[:, None] * np.uint64(_DRAWS)
-    place = place + np.arange(1, count + 1, dtype=np.uint64)
-    mixed = start + place * _GOLDEN
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed = mixed ^ (mixed >> np.uint64(31))
-    numbers: NDArray[np.float64] = (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return numbers
+    return _philox(seed, number, (first, 0, 0, 0)).random((images, 4))
 
 
-def augmented(images: Tensor, indices: NDArray[np.int64], augment: Augment, seed: int, number: int) -> Tensor:
+def crop_uniforms(seed: int, number: int, index: int) -> NDArray[np.float64]:
+    """Return further random numbers of an image, for the attempts of "resized-crop": (10, 4); see ``uniforms``."""
+    return _philox(seed, number, (0, index, 1, 0)).random((_ATTEMPTS, 4))
+
+
+def _philox(seed: int, number: int, counter: tuple[int, int, int, int]) -> np.random.Generator:
+    key = np.random.SeedSequence((seed, number)).generate_state(2, np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=np.array(counter, dtype=np.uint64)))
+
+
+def augmented(images: Tensor, draws: NDArray[np.float64], augment: Augment) -> Tensor:
     """Return images in memory as ``Preparation`` returns those of files: (m, C, H, W), moved and mirrored.
 
     Args:
         images: (m, C, H, W).
-        indices: (m,) of the images in their data set.
+        draws: (m, 4), the images' ``uniforms``.
         augment: "flip" or "crop-flip".
-        seed: of the run.
-        number: of the epoch.
     """
     _, _, height, width = images.shape
-    draws = uniforms(seed, number, indices, 3)
     flip, top, left = (torch.from_numpy(numbers).to(images.device) for numbers in (draws[:, 0] < 0.5, *_shift(draws)))
     across = torch.arange(width, device=images.device)
     columns = torch.where(flip[:, None], across.flip(0), across)  # (m, W)
@@ -117,11 +120,17 @@ def _flipped(found: Picture, draws: NDArray[np.float64]) -> Picture:
 
 
 def _random_part(draws: NDArray[np.float64], width: int, height: int) -> Callable[[int, int], Box]:
-    """Return a choice for ``decode``: a part of random area, proportions and place; the middle where none fits."""
+    """Return a choice for ``decode``: a part of random area, proportions and position; else, if none fits, the middle.
+
+    Args:
+        draws: (10, 4), the picture's ``crop_uniforms``.
+        width: of the result, whose proportions the part has but for ``_RATIO``.
+        height: of the result.
+    """
 
     def choose(have_width: int, have_height: int) -> Box:
         low, high = (math.log(ratio * width / height) for ratio in _RATIO)
-        for area, ratio, across, down in draws.reshape(_ATTEMPTS, 4):
+        for area, ratio, across, down in draws:
             size = have_width * have_height * (_SCALE[0] + area * (_SCALE[1] - _SCALE[0]))
             shape = math.exp(low + ratio * (high - low))
             part_width, part_height = round(math.sqrt(size * shape)), round(math.sqrt(size / shape))

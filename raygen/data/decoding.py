@@ -74,7 +74,7 @@ def decode(data: Data, shape: tuple[int, int, int], choose: Callable[[int, int],
         with Image.open(io.BytesIO(data)) as opened:
             _refuse_bomb(opened)
             if opened.format != "JPEG":
-                # Others tell only now whether they have to be turned (PNG), or turn themselves (TIFF).
+                # Only now is it known whether others have to be turned (PNG), or whether they turn themselves (TIFF).
                 opened.load()
             turn = _orientation(opened)
             size = opened.size[::-1] if turn >= _SIDEWAYS else opened.size

@@ -1,4 +1,4 @@
-"""A set of labelled images in memory."""
+"""Labelled images in memory, given as they are or changed at random."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raygen.data.augment import augmented, uniforms
+from raygen.data.settings import Augment
 from raygen.data.source import Batch, Share
 
 
@@ -83,10 +85,67 @@ class ImageSet:
             yield Batch(self.images[mine], self.labels[mine])
 
     def once(self, batch_size: int, share: Share) -> Iterator[Batch]:
-        """Give this process's share: every so-manieth batch, in order; see ``ImageSource``."""
+        """Give this process's share: every ``processes``-th batch, in order; see ``ImageSource``."""
         for start in range(share.rank * batch_size, len(self), share.processes * batch_size):
             batch = slice(start, start + batch_size)
             yield Batch(self.images[batch], self.labels[batch])
+
+
+@dataclass(frozen=True)
+class AugmentedSet:
+    """A set whose epochs give its images moved or mirrored; see ``ImageSource``.
+
+    Attributes:
+        images: the set.
+        augment: "flip" or "crop-flip".
+    """
+
+    images: ImageSet
+    augment: Augment
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def name(self) -> str:
+        """The set's."""
+        return self.images.name
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The set's."""
+        return self.images.class_names
+
+    @property
+    def labels(self) -> Tensor:
+        """The set's."""
+        return self.images.labels
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Nothing: what lies in memory has been read."""
+        return ()
+
+    def to(self, device: torch.device) -> AugmentedSet:
+        """Return the set with its images and labels on a device."""
+        return AugmentedSet(self.images.to(device), self.augment)
+
+    def steps(self, batch_size: int, processes: int) -> int:
+        """Return how many global batches an epoch has."""
+        return self.images.steps(batch_size, processes)
+
+    def epoch(self, seed: int, number: int, batch_size: int, share: Share) -> Iterator[Batch]:
+        """Give this process's shard of every global batch, changed; see ``ImageSource``."""
+        order = self.images.order(seed, number)
+        draws = uniforms(seed, number, 0, len(order))
+        batches = self.images.epoch(seed, number, batch_size, share)
+        for start, batch in zip(range(0, len(order), batch_size), batches, strict=True):
+            mine = order[start : start + batch_size][share.rank :: share.processes]
+            yield Batch(augmented(batch.images, draws[mine], self.augment), batch.labels)
+
+    def once(self, batch_size: int, share: Share) -> Iterator[Batch]:
+        """Give this process's share, unchanged; see ``ImageSource``."""
+        return self.images.once(batch_size, share)
 
 
 def epoch_order(n: int, seed: int, number: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -110,8 +169,8 @@ def stratified_split(labels: Tensor, *, test_part: float, seed: int) -> tuple[Te
         seed: of the choice and of the order.
 
     Returns:
-        Indices of the training images and of the test images, each in random order, so that the first so many of
-        either are of all classes.
+        Indices of the training images and of the test images, each in random order, so that the first of either
+        are of all classes.
     """
     draw = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=draw)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from raygen.data.augmented import AugmentedSet
 from raygen.data.folder import list_folder
-from raygen.data.images import ImageSet
+from raygen.data.images import AugmentedSet, ImageSet
 from raygen.data.listing import Listing
 from raygen.data.parquet import list_parquet
 from raygen.data.settings import DATA_SETS, MEMORY_LIMIT, PICTURE_SETS, SMALL_SETS, Augment, DataSettings

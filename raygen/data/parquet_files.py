@@ -92,7 +92,7 @@ class LabelledRows:
     Attributes:
         rows: that hold the pictures.
         labels: pyarrow integers or strings, null for none.
-        class_names: of integer labels, where the schema tells them.
+        class_names: of integer labels, where the schema has them.
     """
 
     rows: ParquetRows

@@ -1,4 +1,4 @@
-"""Storage that fails: for a moment, which is waited for, or for good, which is told at once."""
+"""Storage that fails: for a moment, which is waited for, or for good, which is an error at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FOR_GOOD = frozenset(
         "ENOSPC", "ENOSYS", "ENOTDIR", "ENOTEMPTY", "ENOTSUP", "EPERM", "EROFS", "EXDEV",
     )
 )  # fmt: skip
-"""What no waiting mends: somebody has to make room, or give another place or other rights."""
+"""What waiting cannot change: somebody has to make room, or give another folder or other rights."""
 
 _SAID_FOR_GOOD = (
     "ACCESS_DENIED", "ACCESSDENIED", "FORBIDDEN", "INVALID_ACCESS_KEY_ID", "INVALIDACCESSKEYID", "NO_SUCH_BUCKET",

@@ -43,10 +43,10 @@ class Pictures:
         """Write pictures of classes in sub-folders, numbered on from ``first``; return their labels."""
         labels: list[int] = []
         for label, (name, count) in enumerate(sorted(counts.items())):
-            place = self.root / folder / name
-            place.mkdir(parents=True, exist_ok=True)
+            into = self.root / folder / name
+            into.mkdir(parents=True, exist_ok=True)
             for _ in range(count):
-                (place / f"{first + len(labels):05d}.png").write_bytes(png(first + len(labels)))
+                (into / f"{first + len(labels):05d}.png").write_bytes(png(first + len(labels)))
                 labels.append(label)
         return labels
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from PIL import Image, ImageOps
 
 from raygen.data import ImageSet, Share
-from raygen.data.augment import Preparation, _random_part, augmented, uniforms
-from raygen.data.augmented import AugmentedSet
+from raygen.data.augment import Preparation, _random_part, augmented, crop_uniforms, uniforms
 from raygen.data.decoding import Corrupt, decode, middle
+from raygen.data.images import AugmentedSet
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -193,25 +193,28 @@ def test_a_decompression_bomb_is_not_unpacked(side):
 
 
 def numbered(n=5, size=8):
-    """Pictures of which every pixel is told apart."""
+    """Pictures of which each pixel is another."""
     return torch.from_numpy(np.random.default_rng(1).integers(1, 256, (n, 3, size, size), dtype=np.uint8))
 
 
 def test_random_numbers_are_uniform_and_depend_on_seed_epoch_and_index_alone():
-    whole = uniforms(3, 4, np.arange(20_000), 5)
-    some = np.array([17, 3, 9_999])
-    assert np.array_equal(uniforms(3, 4, some, 5), whole[some])
+    whole = uniforms(3, 4, 0, 20_000)
+    for index in (17, 3, 9_999):
+        assert np.array_equal(uniforms(3, 4, index), whole[index : index + 1])
+    assert np.array_equal(uniforms(3, 4, 100, 50), whole[100:150])
     assert whole.min() >= 0
     assert whole.max() < 1
     assert np.abs(whole.mean(0) - 1 / 2).max() < 0.01
     assert np.abs((whole**2).mean(0) - 1 / 3).max() < 0.01
-    # Neighbours in index, place and epoch have nothing to do with each other.
+    # Neighbours in index, column, epoch and seed have nothing to do with each other.
     flat = whole.ravel()
-    for other in (flat[1:], whole[1:].ravel(), uniforms(3, 5, np.arange(20_000), 5).ravel(),
-                  uniforms(4, 4, np.arange(20_000), 5).ravel()):  # fmt: skip
+    for other in (flat[1:], whole[1:].ravel(), uniforms(3, 5, 0, 20_000).ravel(),
+                  uniforms(4, 4, 0, 20_000).ravel()):  # fmt: skip
         assert abs(np.corrcoef(flat[: len(other)], other)[0, 1]) < 0.02
     # Resized crops draw more numbers of each: no image shares any with another.
-    assert len(np.unique(uniforms(0, 0, np.arange(100), 43))) == 4300
+    more = np.stack([crop_uniforms(0, 0, index) for index in range(100)])
+    assert np.array_equal(crop_uniforms(0, 0, 7), more[7])
+    assert len(np.unique(np.concatenate([more.ravel(), uniforms(0, 0, 0, 100).ravel()]))) == 4400
 
 
 @pytest.mark.parametrize("augment", ["flip", "crop-flip"])
@@ -221,16 +224,16 @@ def test_images_in_memory_are_changed_as_files_are(augment):
         preparation = Preparation((3, 8, 8), augment, seed=7, number=number)
         files = [file_of(Image.fromarray(image.permute(1, 2, 0).numpy())) for image in images]
         expected = np.stack([preparation.picture(index, data) for index, data in enumerate(files)])
-        assert np.array_equal(augmented(images, np.arange(12), augment, 7, number).numpy(), expected)
+        assert np.array_equal(augmented(images, uniforms(7, number, 0, 12), augment).numpy(), expected)
 
 
 def test_flips_mirror_half_of_the_images_and_crops_move_them_by_up_to_four_pixels():
     images = numbered(1).expand(2000, -1, -1, -1).contiguous()
-    flipped = augmented(images, np.arange(2000), "flip", 0, 0)
+    flipped = augmented(images, uniforms(0, 0, 0, 2000), "flip")
     same, mirrored = ((flipped == other).flatten(1).all(1) for other in (images, images.flip(3)))
     assert (same | mirrored).all()
     assert 900 < int(same.sum()) < 1100
-    moved = augmented(images, np.arange(2000), "crop-flip", 0, 0)
+    moved = augmented(images, uniforms(0, 0, 0, 2000), "crop-flip")
     padded = torch.nn.functional.pad(images[:1], (4,) * 4)
     found = {}
     for flip in (False, True):
@@ -247,8 +250,8 @@ def test_resized_crops_are_distributed_as_those_of_torchvision():
 
     torch.manual_seed(0)
     picture = torch.empty(3, 100, 120)
-    theirs = [RandomResizedCrop.get_params(picture, (0.08, 1), (3 / 4, 4 / 3)) for _ in range(3000)]
-    ours = [_random_part(draws, 16, 16)(120, 100) for draws in uniforms(0, 0, np.arange(3000), 43)[:, 3:]]
+    theirs = [RandomResizedCrop.get_params(picture, (0.08, 1), (3 / 4, 4 / 3)) for _ in range(12_000)]
+    ours = [_random_part(crop_uniforms(0, 0, index), 16, 16)(120, 100) for index in range(12_000)]
     have = np.array(ours)
     want = np.array([(left, top, left + width, top + height) for top, left, height, width in theirs])
     for boxes in (have, want):
@@ -269,9 +272,8 @@ def test_the_part_of_a_resized_crop_fills_the_image():
     for number in range(20):
         preparation = Preparation((3, 16, 16), "resized-crop", seed=1, number=number)
         found = preparation.picture(5, file_of(Image.fromarray(ramp))).astype(float)
-        draws = uniforms(1, number, np.array([5]), 43)[0]
-        left, top, right, bottom = _random_part(draws[3:], 16, 16)(120, 100)
-        if draws[0] < 0.5:
+        left, top, right, bottom = _random_part(crop_uniforms(1, number, 5), 16, 16)(120, 100)
+        if uniforms(1, number, 5)[0, 0] < 0.5:
             found = found[:, :, ::-1]
         # A ramp stays a ramp, and its value at the middle of a pixel is that of the part's.
         assert np.abs(found[0, 8, 4:12] - 2 * (left + (np.arange(4, 12) + 0.5) * (right - left) / 16 - 0.5)).max() < 1.5

@@ -39,9 +39,9 @@ def png(number):
 
 def write_folder(root):
     for number in range(300):
-        place = root / ("train" if number < 280 else "test") / "ab"[number % 2]
-        place.mkdir(parents=True, exist_ok=True)
-        (place / f"{number}.png").write_bytes(png(number))
+        into = root / ("train" if number < 280 else "test") / "ab"[number % 2]
+        into.mkdir(parents=True, exist_ok=True)
+        (into / f"{number}.png").write_bytes(png(number))
     for number in (3, 40):
         (root / "train" / "ab"[number % 2] / f"{number}.png").write_bytes(b"no picture")
 
