@@ -38,7 +38,8 @@ def read_samples(data: bytes, *, thorough: bool = False) -> pa.Table:
         thorough: whether to check the pages' checksums and the seal, which takes longer than to read.
 
     Raises:
-        ValueError: if they cannot be read, or are not what was written; its text goes on from the file's name.
+        ValueError: if they cannot be read, or are not what was written; the text begins with a verb, as in
+            "cannot be read", and the file's name goes before it.
     """
     try:
         samples = pq.read_table(io.BytesIO(data), page_checksum_verification=thorough)

@@ -107,10 +107,10 @@ def verify_run(run: Run, on_unit: Callable[[int, int], None] | None = None) -> F
 def mend_run(location: Location, findings: Findings) -> int:
     """Remove torn and partial files and unneeded states, so that the run's command makes again what is needed.
 
+    No file that is whole and needed is removed. The caller holds the folder's lock.
+
     Returns:
         How many files were removed.
-
-    No file that is whole and needed is removed. The caller holds the folder's lock.
 
     Raises:
         StoreError: if the storage refuses.

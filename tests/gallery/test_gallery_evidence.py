@@ -45,6 +45,12 @@ def test_a_dead_unit_has_a_constant_score(table):
     assert all(node.entry.constant for node, _ in read_nodes(dead))
 
 
+def test_a_layer_whose_name_looks_like_a_sum_has_top_channels(layer_of, table_of):
+    layer = layer_of("block[0", channels=3)
+    nodes = [node for node, _ in read_nodes(table_of(layer, layer.units()[0]))]
+    assert [node.entry.top_share for node in nodes] == [0.5, 0.5, 0.5]
+
+
 def test_a_layers_totals(table):
     summed = totals([node.entry for node, _ in read_nodes(table)])
     assert (summed.nodes, summed.samples, summed.divergences) == (3, 72, 6)
