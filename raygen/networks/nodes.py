@@ -133,6 +133,8 @@ class _Names:
             kind, known = ("class", [*self.layers, *self.classes]) if layer.is_classes else ("channel", self.layers)
             what = f"'{shown}' is neither a layer nor a {kind} of {own}"
             right = self._as_class(name.text) or _closest(name.text, known)
+            if kind == "channel" and right.startswith("known"):
+                right = f"give {channels}"
         elif layer.is_classes:
             what, right = f"unknown class '{shown}'", _closest(name.text, self.classes)
         else:
@@ -148,6 +150,11 @@ class _Names:
             return right
         if item.alone and previous is not None and not previous.alone and re.fullmatch("[0-9]+(-[0-9]+)?", name):
             return "for channels of the layer before, put a comma instead of the space"
+        if item.alone and previous is not None and isinstance(previous.choice, Name):
+            # Of a class of several words the first may be a class itself.
+            right = _closest(f"{previous.choice.text} {name}", self.classes)
+            if right.startswith("did you mean"):
+                return right
         return _closest(name, self.layers)
 
     def _as_class(self, name: str) -> str | None:

@@ -155,8 +155,8 @@ class _Reader:
         if known > self._at:
             return self._name(known)
         if self._text.startswith("{", self._at):
-            what = f"unknown class '{quote(self._rest())}', whose brace is not closed"
-            raise self._fault(what, "put } at the end of the name")
+            what = f"unknown class '{quote(self._text[self._at :])}', whose brace is not closed"
+            raise self._fault(what, "put } at the end of the name", len(self._text))
         return self._name(self._word(_TERM_WORD, self._at) if in_sum else self._unknown(_CLASS_WORD, self._classes))
 
     def _sum(self) -> Weighted:
@@ -188,7 +188,7 @@ class _Reader:
                 raise self._fault(what, "give @row,column, such as @3,4, or @mean, or @relu")
             kind = "relu" if found[4] else "position"
             if kind in kinds:
-                raise self._fault(f"'{found[0]}' comes after another one", "give one")
+                raise self._fault(f"'{found[0]}' comes after another one", "give one", found.end())
             kinds.add(kind)
             if found[1]:
                 position = int(found[1]), int(found[2])
@@ -202,7 +202,8 @@ class _Reader:
             return self._name(known)
         if found is None:
             mark = self._text[self._at]
-            raise self._fault(f"the quotation mark {mark} is not closed", f"put {mark} at the end of the name as well")
+            right = f"put {mark} at the end of the name as well"
+            raise self._fault(f"the quotation mark {mark} is not closed", right, len(self._text))
         self._at = found.end()
         self._check_end(after)
         return Name(read_name(found[0]), quoted=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+_SPACES = re.compile(r"\s+")
 
 _SHOWN = 80
 """Characters of an item that a message shows."""
@@ -73,7 +76,7 @@ def fold(name: str) -> str:
 def quote(text: str) -> str:
     """Return what a user wrote for a message: what cannot be printed is escaped, what is long is cut short."""
     short = text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
-    shown = " ".join(short.split())
+    shown = _SPACES.sub(" ", short)
     return shown if shown.isprintable() else "".join(map(_escape, shown))
 
 

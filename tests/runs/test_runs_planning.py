@@ -1,5 +1,6 @@
 """From nodes to units, and from nodes to the words that ask for them."""
 
+import dataclasses
 from collections import Counter
 
 from hypothesis import given, settings
@@ -89,3 +90,12 @@ def test_descriptions_join_runs_of_channels():
     ):
         assert describe_nodes(parse_nodes(text, LENET, LAYERS)) == text
     assert describe_nodes(parse_nodes("ip2 conv1:*", LENET, LAYERS)) == "ip2:0-9 conv1:0-19"
+
+
+def test_nodes_of_layers_with_any_name_are_planned_and_described_so_that_they_are_read_again():
+    layers = [dataclasses.replace(LAYERS[0], name=name) for name in ("layer one", "a: b, c@d", "x", '"', "*")]
+    nodes = [Node(layer.name, channel) for layer in layers for channel in (0, 1, 5)]
+    assert parse_nodes(describe_nodes(nodes), LENET, layers) == tuple(nodes)
+    units = plan_units(nodes, chains=4, batch=8)
+    assert [node for unit in units for node in unit.parsed] == nodes
+    assert [text for unit in units for text in unit.nodes] == [str(node) for node in nodes]

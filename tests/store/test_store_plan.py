@@ -1,11 +1,14 @@
 """The plan survives its file, whatever the nodes are called."""
 
+import pickle
+
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raygen.errors import StoreError
+from raygen.errors import NodeError, StoreError
+from raygen.nodes import Node, sum_node
 from raygen.storage import Location
 from raygen.store import Run, Unit
 from raygen.store.schema import PLAN
@@ -75,3 +78,14 @@ def test_the_units_done_are_found_by_index(tmp_path):
     assert run.done(run.plan) == bytearray([0, 0, 0])
     run.location.write(run.plan[1].path, b"")
     assert run.done(run.plan) == bytearray([0, 1, 0])
+
+
+def test_a_units_nodes_are_read_once_and_are_no_part_of_what_makes_units_equal():
+    unit = Unit("u", "a: b", ('"a: b":7@3,4', '"a: b":[3-5]@3,4'), 4)
+    nodes = unit.parsed
+    assert nodes == (Node("a: b", 7, (3, 4)), sum_node("a: b", [(3, 1.0), (5, -1.0)], position=(3, 4)))
+    assert unit.parsed is nodes
+    other = pickle.loads(pickle.dumps(unit))
+    assert other == unit == Unit(unit.name, unit.layer, unit.nodes, unit.chains) and other.parsed == nodes
+    with pytest.raises(NodeError, match="node a b:7: is no node as raygen writes it"):
+        _ = Unit("u", "a b", ("a b:7",), 4).parsed
