@@ -74,8 +74,7 @@ class SampleConfig(NetworkSettings, DataSettings, SamplingSettings, ComputeSetti
     """``raygen sample``."""
 
     nodes: str = Field(
-        description='nodes to sample: channels "conv2:0-9,12 ip2:*", classes "fc:ostrich,orange" (with spaces or '
-        'commas "fc:\'a, b\'"), sums "ip2:[3-5]", positions "conv2:7@3,4 conv2:7@mean"; see raygen help nodes'
+        description='nodes to sample: "conv2:0-9,12 ip2:*", "fc:ostrich,orange", "conv2:7@3,4"; see raygen help nodes'
     )
     out: str = Field(min_length=1, description="folder or URI of the run")
     actors: Annotated[int | None, Group.COMPUTE] = Field(

@@ -69,7 +69,7 @@ class ScoreError(InputError):
 
     Args:
         what, where, right: as in :class:`InputError`.
-        row: of the batch that it is about, so that whoever made the batch can name the node.
+        row: of the batch that it is about, so that the maker of the batch can name the node.
     """
 
     def __init__(self, what: str, *, where: str, right: str, row: int | None = None) -> None:
@@ -82,7 +82,7 @@ class DataError(InputError):
 
 
 class StoreError(InputError):
-    """A place on storage holds another run, is torn, or cannot be written."""
+    """A folder on storage holds another run, is torn, or cannot be written."""
 
 
 class UnfinishedError(RaygenError):

@@ -1,4 +1,4 @@
-"""What a person sees while work goes on: a live line in a terminal, a plain line now and then in a log."""
+"""What is shown during the work: a live line in a terminal, a plain line now and then in a log."""
 
 from __future__ import annotations
 

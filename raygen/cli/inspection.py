@@ -105,22 +105,23 @@ def show_status(display: Display, status: RunStatus | TrainingStatus) -> None:
 
 
 def _show_run(display: Display, status: RunStatus) -> None:
-    told = status.told
+    report = status.told
     share = 100 * status.done / max(status.units, 1)
     display.say(f"done: {status.done:,} of {status.units:,} units ({share:.0f} %)")
-    if status.alive and told:
-        shown = ", ".join(f"{100 * fraction:.0f} %" for fraction in told.get("running", ())[:_NAMED])
-        more = " ..." if told.get("in_flight", 0) > _NAMED else ""
-        pending = f", {told['pending']} of them waiting for a machine or starting" if told.get("pending") else ""
-        display.say(f"running: {told.get('in_flight', 0)} units{f' ({shown}{more})' if shown else ''}")
-        display.say(f"actors: {told.get('actors', 0)}{pending}")
+    if status.alive and report:
+        shown = ", ".join(f"{100 * fraction:.0f} %" for fraction in report.get("running", ())[:_NAMED])
+        more = " ..." if report.get("in_flight", 0) > _NAMED else ""
+        pending = f", {report['pending']} of them waiting for a machine or starting" if report.get("pending") else ""
+        display.say(f"running: {report.get('in_flight', 0)} units{f' ({shown}{more})' if shown else ''}")
+        display.say(f"actors: {report.get('actors', 0)}{pending}")
     _show_lost(display, status)
-    seconds = told.get("seconds") or 0.0
-    if seconds and told.get("samples"):
-        rate = (told["done"] - told["before"]) / seconds
+    seconds = report.get("seconds") or 0.0
+    if seconds and report.get("samples"):
+        rate = (report["done"] - report["before"]) / seconds
         display.say(
-            f"rate: {60 * rate:.3g} units a minute, {told['samples'] / seconds:.3g} samples/s, "
-            f"{told['gradients'] / seconds:.3g} gradients/s; {told['converged']} of {told['nodes']} nodes converged"
+            f"rate: {60 * rate:.3g} units a minute, {report['samples'] / seconds:.3g} samples/s, "
+            f"{report['gradients'] / seconds:.3g} gradients/s; {report['converged']} of {report['nodes']} nodes "
+            "converged"
         )
     if status.seconds_left is not None and status.done < status.units:
         display.say(f"left: {duration(status.seconds_left)}")

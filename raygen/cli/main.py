@@ -10,7 +10,6 @@ from types import FrameType
 
 import click
 
-import raygen
 from raygen.cli.lazy import LazyCommand, LazyGroup
 from raygen.errors import RaygenError
 
@@ -47,7 +46,7 @@ _SECTIONS = {
     sections=_SECTIONS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(raygen.__version__, prog_name="raygen")
+@click.version_option(package_name="raygen", prog_name="raygen")
 def cli() -> None:
     """Draw image samples from any node of any convolutional network, and pretrain such networks generatively.
 

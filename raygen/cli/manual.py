@@ -1,4 +1,4 @@
-"""``raygen help``: the pages of the manual, which lie beside the package's code as Markdown."""
+"""``raygen help``: the pages of the manual, which are Markdown files of the package."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def manual_pages() -> dict[str, Traversable]:
 
 
 def show_page(text: str) -> None:
-    """Show Markdown: rendered and in a pager where a person looks on, otherwise as it is written, without comments."""
+    """Show Markdown: rendered and in a pager on a terminal, otherwise as it is written, without comments."""
     # They say how the tests run an example.
     text = _COMMENT.sub("", text)
     if not sys.stdout.isatty():
@@ -66,7 +66,7 @@ def _title(page: Traversable) -> str:
 
 
 def _show_command(context: click.Context, name: str, topics: list[str]) -> None:
-    """Show the options of a command, for whoever asks for it as if it were a topic."""
+    """Show the options of a command whose name was given as a topic."""
     group = context.find_root().command
     command = group.get_command(context.find_root(), name) if isinstance(group, click.Group) else None
     if command is None:

@@ -15,12 +15,12 @@ TINY = ("--chains", "2", "--draws", "2", "--thin", "1", "--warm-up", "2", "--ste
 STOPPED = "raygen: stopped; what is finished is kept, and the same command continues from there"
 
 
-def start_and_stop(sent: signal.Signals, launcher: Any, place: Path) -> "tuple[list[Any], int, str]":
+def start_and_stop(sent: signal.Signals, launcher: Any, folder: Path) -> "tuple[list[Any], int, str]":
     """Send a signal to a command that has finished a unit; return the command, its status and what it said."""
-    command = ["sample", "--out", place, "--nodes", "conv1:0-4", "--weights", "random", "--local", *TINY]
+    command = ["sample", "--out", folder, "--nodes", "conv1:0-4", "--weights", "random", "--local", *TINY]
     command += ["--draws", "100"]
     process = launcher.raygen(*command)
-    wait_until(lambda: any(place.glob("samples/conv1/*.parquet")), process)
+    wait_until(lambda: any(folder.glob("samples/conv1/*.parquet")), process)
     process.send_signal(sent)
     _, err = process.communicate(timeout=60)
     return command, process.returncode, err.strip()
@@ -29,16 +29,16 @@ def start_and_stop(sent: signal.Signals, launcher: Any, place: Path) -> "tuple[l
 def test_a_command_stopped_by_ctrl_c_says_so_in_one_line_and_goes_on_when_run_again(
     launcher: Any, tmp_path: Path
 ) -> None:
-    place = tmp_path / "run"
-    command, status, said = start_and_stop(signal.SIGINT, launcher, place)
+    folder = tmp_path / "run"
+    command, status, said = start_and_stop(signal.SIGINT, launcher, folder)
     assert (status, said) == (130, STOPPED)
-    run = Run.open(str(place))
-    kept = {unit: (place / "samples/conv1" / f"{unit}.parquet").read_bytes() for unit in committed(run)}
+    run = Run.open(str(folder))
+    kept = {unit: (folder / "samples/conv1" / f"{unit}.parquet").read_bytes() for unit in committed(run)}
     assert 0 < len(kept) < 5
     done = launcher.run(sys.executable, "-m", "raygen", *command)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(committed(run)) == 5
-    assert {unit: (place / "samples/conv1" / f"{unit}.parquet").read_bytes() for unit in kept} == kept
+    assert {unit: (folder / "samples/conv1" / f"{unit}.parquet").read_bytes() for unit in kept} == kept
 
 
 @pytest.mark.slow

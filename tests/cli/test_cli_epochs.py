@@ -1,4 +1,4 @@
-"""What pretraining says: a line for each epoch, warnings once, and a summary with its places."""
+"""What pretraining says: a line for each epoch, warnings once, and a summary that names its files."""
 
 import io
 import json
@@ -41,7 +41,7 @@ def said(history: list[EpochReport], *, epochs: int, stream: io.StringIO | None 
     return stream.getvalue().splitlines()
 
 
-def told(lines: list[str]) -> list[int]:
+def shown(lines: list[str]) -> list[int]:
     return [int(found[1]) for line in lines if (found := re.match(r"epoch +(\d+) of", line))]
 
 
@@ -66,31 +66,31 @@ def test_the_time_left_is_that_of_the_last_epochs() -> None:
 
 def test_a_log_gets_a_line_for_every_epoch_that_is_long() -> None:
     history = [report(epoch, seconds=2.0) for epoch in range(1, 6)]
-    assert told(said(history, epochs=5)) == [1, 2, 3, 4, 5]
+    assert shown(said(history, epochs=5)) == [1, 2, 3, 4, 5]
 
 
 def test_a_log_gets_a_line_now_and_then_of_short_epochs_and_the_last_of_each_phase() -> None:
     phases = ["generative"] * 10 + ["discriminative"] * 5
     history = [report(1 + at, phase, seconds=0.5) for at, phase in enumerate(phases)]
-    assert told(said(history, epochs=15)) == [1, 5, 9, 10, 13, 15]
+    assert shown(said(history, epochs=15)) == [1, 5, 9, 10, 13, 15]
 
 
-def test_a_phase_whose_last_line_is_out_is_not_told_twice() -> None:
+def test_a_phase_whose_last_line_is_out_is_not_shown_twice() -> None:
     phases = ["generative"] * 5 + ["discriminative"] * 2
     history = [report(1 + at, phase, seconds=0.5) for at, phase in enumerate(phases)]
-    assert told(said(history, epochs=7)) == [1, 5, 7]
+    assert shown(said(history, epochs=7)) == [1, 5, 7]
 
 
 def test_a_terminal_gets_a_line_for_every_epoch() -> None:
     history = [report(epoch, seconds=0.01) for epoch in range(1, 8)]
-    assert told(said(history, epochs=7, stream=Terminal())) == list(range(1, 8))
+    assert shown(said(history, epochs=7, stream=Terminal())) == list(range(1, 8))
 
 
 def warnings(lines: list[str]) -> list[str]:
     return [line for line in lines if line.startswith("warning: ")]
 
 
-def test_absent_classes_are_told_once() -> None:
+def test_absent_classes_are_shown_once() -> None:
     history = [report(epoch, absent=0.75) for epoch in (1, 2, 3)]
     assert warnings(said(history, epochs=3)) == [
         "warning: batches of 64 lack 0.75 of 3 classes on average, whose scores learn nothing generatively from those "
@@ -104,7 +104,7 @@ def test_absent_classes_matter_to_the_generative_gradient_only() -> None:
     assert not warnings(said([report(1, absent=0.02)], epochs=1))  # under 1 % of three classes
 
 
-def test_skipped_images_are_told_when_there_are_more() -> None:
+def test_skipped_images_are_shown_when_there_are_more() -> None:
     history = [report(1), report(2, skipped=1), report(3, skipped=1), report(4, skipped=5)]
     assert warnings(said(history, epochs=4)) == [
         "warning: 1 training image could not be read and was skipped",
@@ -119,7 +119,7 @@ def test_a_training_ends_with_what_it_came_to_and_where_it_lies(call: Call) -> N
     first = call(*PRETRAIN)
     assert first.status == 0
     lines = first.out.splitlines()
-    assert told(lines) == [1, 2]
+    assert shown(lines) == [1, 2]
     from raygen.networks import read_description
 
     description = read_description("run/network.safetensors")

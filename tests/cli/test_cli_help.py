@@ -52,7 +52,7 @@ def test_no_command_shows_the_overview_and_ends_with_2(call: Call) -> None:
     assert said.err.strip() == call("--help").out.strip()
 
 
-def test_the_version_is_told(call: Call) -> None:
+def test_the_version_is_shown(call: Call) -> None:
     assert re.fullmatch(r"raygen, version \d+\.\d+\.\d+\n", call("--version").out)
 
 
@@ -96,8 +96,8 @@ def test_every_setting_is_described_in_a_short_phrase() -> None:
             assert not field.description.endswith("."), name
 
 
-def asked(place: str) -> dict[str, Any]:
-    request: dict[str, Any] = json.loads(Path(place, "run.json").read_text())["request"]
+def asked(folder: str) -> dict[str, Any]:
+    request: dict[str, Any] = json.loads(Path(folder, "run.json").read_text())["request"]
     return request
 
 

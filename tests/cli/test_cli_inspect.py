@@ -22,8 +22,8 @@ SAMPLE = ("sample", "--nodes", "conv1:0-7", "--weights", "random", "--local", *T
 LONG = ("--chains", "2", "--draws", "1000", "--thin", "100000", "--warm-up", "2", "--steps", "1", "--batch", "4")
 
 
-def samples(place: str | Path) -> dict[str, str]:
-    run = Run.open(str(place))
+def samples(folder: str | Path) -> dict[str, str]:
+    run = Run.open(str(folder))
     # As text a NaN is itself.
     return {unit.name: str(run.samples(unit).to_pylist()) for unit in run.plan}
 
@@ -97,29 +97,29 @@ def test_status_and_verify_refuse_what_is_no_run(call: Call) -> None:
 
 
 def test_two_at_once_are_refused_and_the_first_is_seen_at_work(call: Call, launcher: Any, tmp_path: Path) -> None:
-    place = tmp_path / "run"
-    command = ("sample", "--nodes", "conv1:0-7", "--weights", "random", "--local", *LONG, "--out", str(place))
+    folder = tmp_path / "run"
+    command = ("sample", "--nodes", "conv1:0-7", "--weights", "random", "--local", *LONG, "--out", str(folder))
     process = launcher.raygen(*command)
-    until((place / "status.json").exists, process)
+    until((folder / "status.json").exists, process)
     said = call(*command)
     assert said.status == 2
-    assert said.err.splitlines()[0].startswith(f"raygen: {place}: another raygen works in it, process ")
-    said = call("verify", place, "--mend")
+    assert said.err.splitlines()[0].startswith(f"raygen: {folder}: another raygen works in it, process ")
+    said = call("verify", folder, "--mend")
     assert said.status == 2, "nothing is removed beneath a driver"
-    document = json.loads(call("status", place, "--json").out)
+    document = json.loads(call("status", folder, "--json").out)
     assert document["alive"] and document["driver"]["in_flight"] <= 1
-    assert "driver: process " in call("status", place).out
+    assert "driver: process " in call("status", folder).out
 
     launcher.end()
     process.communicate()
-    assert (place / "lock.json").exists()
-    assert "driver: dead (process " in call("status", place).out
+    assert (folder / "lock.json").exists()
+    assert "driver: dead (process " in call("status", folder).out
     again = launcher.raygen(*command)
-    until(lambda: json.loads(call("status", place, "--json").out)["alive"], again)
+    until(lambda: json.loads(call("status", folder, "--json").out)["alive"], again)
     again.send_signal(signal.SIGTERM)
     _, said = again.communicate(timeout=120)
     assert again.returncode == 143
-    assert not (place / "lock.json").exists(), "a driver that is asked to stop gives the folder back"
+    assert not (folder / "lock.json").exists(), "a driver that is asked to stop releases the folder"
 
 
 def test_plan_begins_the_run_and_samples_nothing(call: Call) -> None:
@@ -170,7 +170,7 @@ def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on_once_there_is_room(ca
 
 
 def test_a_driver_that_was_stopped_for_long_stops_when_another_has_taken_over(tmp_path: Path, launcher: Any) -> None:
-    place = tmp_path / "run"
+    folder = tmp_path / "run"
     script = tmp_path / "driver.py"
     script.write_text(
         "import sys\n"
@@ -180,14 +180,14 @@ def test_a_driver_that_was_stopped_for_long_stops_when_another_has_taken_over(tm
         "from raygen.cli import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    command = ("sample", "--nodes", "conv1:0-7", "--weights", "random", "--local", *LONG, "--out", str(place))
+    command = ("sample", "--nodes", "conv1:0-7", "--weights", "random", "--local", *LONG, "--out", str(folder))
     first = launcher.start(sys.executable, script, *command)
-    until((place / "status.json").exists, first)
-    driver = json.loads((place / "lock.json").read_text())["pid"]
+    until((folder / "status.json").exists, first)
+    driver = json.loads((folder / "lock.json").read_text())["pid"]
     os.kill(driver, signal.SIGSTOP)
     time.sleep(2.5)
     second = launcher.start(sys.executable, script, *command)
-    until(lambda: json.loads((place / "lock.json").read_text())["pid"] != driver, second)
+    until(lambda: json.loads((folder / "lock.json").read_text())["pid"] != driver, second)
     os.kill(driver, signal.SIGCONT)
     _, said = first.communicate(timeout=60)
     assert first.returncode == 2

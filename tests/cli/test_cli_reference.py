@@ -19,8 +19,8 @@ TINY = ("--chains", "4", "--draws", "4", "--thin", "1", "--warm-up", "2", "--ste
 SAMPLE = ("sample", "--weights", "random", "--local", *TINY)
 
 
-def table(place: str) -> pa.Table:
-    run = Run.open(place)
+def table(folder: str) -> pa.Table:
+    run = Run.open(folder)
     return pa.concat_tables([run.samples(unit) for unit in run.plan])
 
 

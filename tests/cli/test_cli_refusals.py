@@ -346,7 +346,7 @@ def test_an_address_of_no_cluster_is_refused(address: str, launcher: Any, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_ray_that_does_not_start_is_told_of_in_one_line(launcher: Any, tmp_path: Path) -> None:
+def test_a_ray_that_does_not_start_is_refused_in_one_line(launcher: Any, tmp_path: Path) -> None:
     # Longer than the path of a socket may be.
     scratch = tmp_path / ("long" * 30)
     scratch.mkdir()

@@ -67,64 +67,64 @@ def rows(run: Run, unit: Unit) -> str:
 
 
 def test_what_is_written_to_a_bucket_is_read_back_and_listed(bucket: Callable[[str], str]) -> None:
-    place = Location.of(bucket("place"))
-    assert place.entries() == []
-    place.write("a/b.bin", b"one")
-    place.write("a/b.bin", b"two")
-    place.within("a").write("c.bin", b"three")
-    assert place.read("a/b.bin") == b"two"
-    assert place.names(recursive=True) == ["a/b.bin", "a/c.bin"]
-    assert place.within("a").text == bucket("place/a")
-    assert Location.of(place.within("a").text).names() == ["b.bin", "c.bin"]
-    place.remove("a/b.bin")
-    place.remove("a/b.bin")
-    assert not place.exists("a/b.bin")
+    folder = Location.of(bucket("folder"))
+    assert folder.entries() == []
+    folder.write("a/b.bin", b"one")
+    folder.write("a/b.bin", b"two")
+    folder.within("a").write("c.bin", b"three")
+    assert folder.read("a/b.bin") == b"two"
+    assert folder.names(recursive=True) == ["a/b.bin", "a/c.bin"]
+    assert folder.within("a").text == bucket("folder/a")
+    assert Location.of(folder.within("a").text).names() == ["b.bin", "c.bin"]
+    folder.remove("a/b.bin")
+    folder.remove("a/b.bin")
+    assert not folder.exists("a/b.bin")
     with pytest.raises(StoreError, match=r"a/b\.bin cannot be read"):
-        place.read("a/b.bin")
+        folder.read("a/b.bin")
 
 
-def test_a_bucket_that_is_not_there_is_told_at_once(bucket: Callable[[str], str]) -> None:
-    place = Location.of(bucket("run").replace("raygen-test", "nowhere-at-all"))
+def test_a_bucket_that_is_not_there_is_refused_at_once(bucket: Callable[[str], str]) -> None:
+    folder = Location.of(bucket("run").replace("raygen-test", "nowhere-at-all"))
     with pytest.raises(StoreError, match=r"a cannot be written .*; give a folder that can be written"):
-        place.write("a", b"x")
+        folder.write("a", b"x")
 
 
 def test_a_bucket_has_one_run_at_a_time(bucket: Callable[[str], str]) -> None:
     pace = Pace(renew=0.2, stale=30, settle=0.2)
-    place = Location.of(bucket("locked"))
-    with Lock(place, "run.json", pace=pace) as lock:
-        with pytest.raises(StoreError, match="another raygen works in it"), Lock(place, "run.json", pace=pace):
+    folder = Location.of(bucket("locked"))
+    with Lock(folder, "run.json", pace=pace) as lock:
+        with pytest.raises(StoreError, match="another raygen works in it"), Lock(folder, "run.json", pace=pace):
             pass
         lock.check()
-        assert is_held(place)
-    assert not is_held(place)
+        assert is_held(folder)
+    assert not is_held(folder)
 
 
 def test_a_run_lives_in_a_bucket(bucket: Callable[[str], str], call: Call) -> None:
-    place = bucket("run")
+    folder = bucket("run")
     command = ("sample", "--nodes", "conv1:0-1", "--weights", "random", "--local", *TINY, "--out")
-    made = call(*command, place)
+    made = call(*command, folder)
     assert (made.status, made.err) == (0, "")
-    assert f"raygen gallery --out '{place}'" in made.out
+    assert f"raygen gallery --out '{folder}'" in made.out
     assert call(*command, "here").status == 0
-    remote, local = Run.open(place), Run.open("here")
+    remote, local = Run.open(folder), Run.open("here")
     assert committed(remote) == committed(local) == {"conv1-00000", "conv1-00001"}
     for unit in local.plan:
         assert rows(remote, unit) == rows(local, unit)
-    said = call("status", place, "--json")
+    said = call("status", folder, "--json")
     assert json.loads(said.out)["done"] == 2
-    assert call("verify", place).status == 0
-    shown = call("gallery", "--out", place)
+    assert call("verify", folder).status == 0
+    shown = call("gallery", "--out", folder)
     assert shown.status == 0, shown.err
     assert "8 samples of 2 nodes" in shown.out
-    assert Location.of(place).exists("gallery/index.html")
+    assert Location.of(folder).exists("gallery/index.html")
     assert not Path("s3:").exists()
 
     torn = remote.plan[0].path
     remote.location.write(torn, remote.location.read(torn)[:-100])
-    assert call("verify", place).status == 3
-    assert call("verify", place, "--mend").status == 3
-    assert "1 of 2 units were there already" in call(*command, place).out
-    assert call("verify", place).status == 0
+    assert call("verify", folder).status == 3
+    assert call("verify", folder, "--mend").status == 3
+    assert "1 of 2 units were there already" in call(*command, folder).out
+    assert call("verify", folder).status == 0
     for unit in local.plan:
         assert rows(remote, unit) == rows(local, unit)

@@ -23,7 +23,7 @@ def test_the_table_has_a_line_for_each_layer() -> None:
     ]
 
 
-def test_the_end_of_a_run_is_told_with_its_totals(tmp_path) -> None:
+def test_the_end_of_a_run_is_shown_with_its_totals(tmp_path) -> None:
     run = Run.begin(str(tmp_path), {}, [Unit("u", "conv1", ("conv1:0",), 1)], about={})
     report = FarmReport(5, 2, {"conv1": CONV, "ip1": DEAD}, (), 0, {}, 61.0)
     stream = io.StringIO()
@@ -35,7 +35,7 @@ def test_the_end_of_a_run_is_told_with_its_totals(tmp_path) -> None:
     assert said[3:6] == totals_table(report.layers).splitlines()
 
 
-def test_actors_that_wait_and_units_set_aside_are_told_of_while_it_runs() -> None:
+def test_actors_that_wait_and_units_set_aside_are_shown_while_it_runs() -> None:
     stream = io.StringIO()
     running = (UnitProgress(0.5, 0.9),)
     show_farm(Display(stream), FarmReport(4, 0, {}, running, 3, {"u": "it fails"}, 2.0, lost=1, pending=2))
