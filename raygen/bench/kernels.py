@@ -78,7 +78,7 @@ def _target(network: Network, chains: int) -> tuple[WhitenedScore, Tensor]:
     layer = next(layer for layer in list_layers(network) if layer.is_classes)
     classes = torch.arange(chains) % layer.channels
     scores = NodeScores(cut_network(network, layer.name), classes)
-    reference = WhiteNoise(scores.cut.input_shape, 10.0)
+    reference = WhiteNoise(scores.input_shape, 10.0)
     return WhitenedScore(scores, reference, force=scores.with_precision("bfloat16")), classes
 
 

@@ -74,7 +74,7 @@ class Loops:
 
     def sampler(self, force: NodeScores | None) -> Work:
         """Return the sampler, with these forces or else float32, on white noise."""
-        shape, chains = self.scores.cut.input_shape, len(self.scores.channels)
+        shape, chains = self.scores.input_shape, len(self.scores.channels)
         target = WhitenedScore(self.scores, WhiteNoise(shape, 10.0).to(self.device), force=force)
         kernel = Kernel(steps=STEPS)
         # Eight chains a node where that divides the batch.
@@ -121,7 +121,7 @@ class Loops:
     def images(self) -> Tensor:
         """Return a batch of white noise."""
         generator = torch.Generator().manual_seed(0)
-        images = 10 * torch.randn((len(self.scores.channels), *self.scores.cut.input_shape), generator=generator)
+        images = 10 * torch.randn((len(self.scores.channels), *self.scores.input_shape), generator=generator)
         return images.to(self.device)
 
     def counted(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -85,9 +86,10 @@ def flops_of_gradient(scores: NodeScores) -> float:
 
     Those of the plain algorithms, however the gradient is really made.
     """
-    x = torch.zeros(len(scores.channels), *scores.cut.input_shape, device="meta")
+    x = torch.zeros(len(scores.channels), *scores.input_shape, device="meta")
     with FlopCounterMode(display=False) as counter:
-        gradient(scores.to("meta"), x)
+        # The counter's hooks on a module do not take a leaf for its input.
+        gradient(copy.deepcopy(scores).to("meta").forward, x)
     return float(counter.get_total_flops()) / len(scores.channels)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from raygen.networks.batches import score_nodes
 from raygen.networks.graph.cut import Cut
+from raygen.networks.scores import score_nodes
 from raygen.nodes import Node
 
 _ROUND_OFF = 8 * torch.finfo(torch.float32).eps
@@ -31,13 +31,13 @@ def dead_nodes(cut: Cut, nodes: Sequence[Node], images: Tensor, *, batch: int = 
         NodeError: if the nodes do not fit the cut.
     """
     if len(images) < 2:
-        raise ValueError("one image cannot tell a constant score")
+        raise ValueError("a constant score shows at two images, not at one")
     dead: dict[Node, str] = {}
     for start in range(0, len(nodes), batch):
         part = nodes[start : start + batch]
-        scores, lively = _look(cut, part, images)
-        for node, values, moves in zip(part, scores.T, lively, strict=True):
-            reason = _reason(values, moves=moves)
+        scores, sloped = _look(cut, part, images)
+        for node, values, has_gradient in zip(part, scores.T, sloped, strict=True):
+            reason = _reason(values, has_gradient=has_gradient)
             if reason is not None:
                 dead[node] = reason
     return dead
@@ -47,21 +47,21 @@ def _look(cut: Cut, nodes: Sequence[Node], images: Tensor) -> tuple[Tensor, list
     """Return the scores (K, nodes), and whether each node has a gradient at any image."""
     scores = score_nodes(cut, nodes).to(images.device)
     values = images.new_empty(len(images), len(nodes))
-    lively = torch.zeros(len(nodes), dtype=torch.bool, device=images.device)
+    sloped = torch.zeros(len(nodes), dtype=torch.bool, device=images.device)
     for row, image in enumerate(images):
         x = image.expand(len(nodes), *image.shape).clone().requires_grad_()
         with torch.enable_grad():
             found = scores(x)
         (gradient,) = torch.autograd.grad(found.sum(), x)
         values[row] = found.detach()
-        lively |= gradient.flatten(1).ne(0).any(1)
-    return values, lively.tolist()
+        sloped |= gradient.flatten(1).ne(0).any(1)
+    return values, sloped.tolist()
 
 
-def _reason(values: Tensor, *, moves: bool) -> str | None:
+def _reason(values: Tensor, *, has_gradient: bool) -> str | None:
     count = len(values)
     if not bool(values.isfinite().all()):
         return f"its score is not finite for {int((~values.isfinite()).sum())} of {count} images"
     if float(values.max() - values.min()) <= _ROUND_OFF * float(values.abs().max()):
         return f"constant: its score is {float(values[0]):.4g} for all of {count} images"
-    return None if moves else f"dead: its score has no gradient at any of {count} images"
+    return None if has_gradient else f"dead: its score has no gradient at any of {count} images"

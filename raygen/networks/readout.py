@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from raygen.networks.graph.tracing import end_graph, module_of, result
+
+Position = tuple[int, int] | None
+"""(row, column) on a layer's map; None for the mean over it."""
+
+
+def split_readout(
+    module: nn.Module, channels: Tensor, position: Position, weights: Tensor | None
+) -> tuple[nn.Module, nn.Module, Readout]:
+    """Split a cut's module into what leads to its last layer, that layer, and the readout of each row from there.
+
+    Where the last layer is not linear, the first is the whole module, the second does nothing, and the readout picks
+    from the response.
+
+    Args:
+        module: a cut's; not changed, but what is returned may share its layers.
+        channels: (N,) int64.
+        position: of all rows.
+        weights: (N, channels of the layer) or None, see :class:`RowReadout`.
+    """
+    parts = split_last(module)
+    if parts is not None and position is not None:
+        return *parts, RowReadout(parts[1], channels, position, weights)
+    if parts is not None and is_pixelwise(parts[1]):
+        return *parts, MeanReadout(parts[1], channels, (0, 0), weights)
+    return module, nn.Identity(), ChannelReadout(channels, position, weights)
 
 
 def split_last(module: nn.Module) -> tuple[nn.Module, nn.Conv2d | nn.Linear] | None:
@@ -24,7 +51,54 @@ def split_last(module: nn.Module) -> tuple[nn.Module, nn.Conv2d | nn.Linear] | N
     return end_graph(module, node.all_input_nodes[0]), layer
 
 
-class RowReadout(nn.Module):
+class Readout(nn.Module):
+    """The last step to the score of each row; its numbers have a row for each, and are not kept below float32."""
+
+    def of_rows(self, chosen: Tensor) -> Self:
+        """Return the readout of some rows alone; ``chosen`` (N,) says which, or holds their numbers."""
+        other = copy.copy(self)
+        other._buffers = {name: None if rows is None else rows[chosen] for name, rows in self._buffers.items()}
+        return other
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Do what ``.to`` asks for, but for a precision below float32."""
+
+        def widened(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            low = moved.dtype != tensor.dtype and moved.dtype in (torch.bfloat16, torch.float16)
+            return tensor.to(moved.device, torch.float32) if low else moved
+
+        super()._apply(widened, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+class ChannelReadout(Readout):
+    """Row i's response of channel ``channels[i]``, picked from the layer's response.
+
+    Args:
+        channels: (N,) int64.
+        position: of all rows.
+        weights: (N, channels of the layer); where given, row i's response is the sum of all channels with them.
+    """
+
+    channels: Tensor
+    weights: Tensor | None
+
+    def __init__(self, channels: Tensor, position: Position, weights: Tensor | None = None) -> None:
+        super().__init__()
+        self.position = position
+        self.register_buffer("channels", channels)
+        self.register_buffer("weights", weights)
+
+    def forward(self, response: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return (N,) in ``dtype`` of the layer's ``response`` (N, C) or (N, C, rows, columns)."""
+        responses = at_position(response, self.position)
+        if self.weights is not None:
+            return (responses.to(dtype) * self.weights.to(dtype)).sum(1)
+        return responses.gather(1, self.channels[:, None])[:, 0].to(dtype)
+
+
+class RowReadout(Readout):
     """Row i's response of channel ``channels[i]`` of a convolution, at one position, or of a linear layer.
 
     Args:
@@ -65,8 +139,8 @@ class RowReadout(nn.Module):
             self.padding = (int(layer.padding[0]), int(layer.padding[1]))
             self.window = (_window(layer, 0, position), _window(layer, 1, position))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Return (N,) responses to the layer's inputs ``features`` (N, D) or (N, D, rows, columns)."""
+    def forward(self, features: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return (N,) responses in ``dtype`` to the layer's inputs ``features`` (N, D) or (N, D, rows, columns)."""
         patch = features
         if self.window is not None:
             rows, columns = self.padding
@@ -77,38 +151,25 @@ class RowReadout(nn.Module):
             own = torch.arange(len(patch), device=patch.device)
             patch = patch.reshape(len(patch), self.group_count, -1)[own, self.groups]
         # In the weights' precision: the features may come in a lower one.
-        return (patch.flatten(1).to(self.weight.dtype) * self.weight).sum(1) + self.bias
-
-    def of_rows(self, chosen: Tensor) -> RowReadout:
-        """Return the readout of some rows alone; ``chosen`` (N,) says which, or holds their numbers."""
-        other = copy.copy(self)
-        other._buffers = {name: None if rows is None else rows[chosen] for name, rows in self._buffers.items()}
-        return other
+        return ((patch.flatten(1).to(self.weight.dtype) * self.weight).sum(1) + self.bias).to(dtype)
 
 
-class MeanReadout(nn.Module):
-    """Row i's mean over the map of channel ``channels[i]`` of a 1x1 convolution: the mean is taken before it.
+class MeanReadout(RowReadout):
+    """Row i's mean over the map of channel ``channels[i]`` of a 1x1 convolution, see :func:`is_pixelwise`.
 
-    Args:
-        layer: the last layer, see :func:`is_pixelwise`.
-        channels: (N,) int64.
-        weights: as in :class:`RowReadout`.
+    The mean is taken before it; the position is (0, 0).
     """
 
-    def __init__(self, layer: nn.Conv2d, channels: Tensor, weights: Tensor | None = None) -> None:
-        super().__init__()
-        self.rows = RowReadout(layer, channels, (0, 0), weights)
+    def forward(self, features: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return (N,) means in ``dtype`` for the layer's inputs ``features`` (N, D, rows, columns)."""
+        return super().forward(features.to(self.weight.dtype).mean((2, 3), keepdim=True), dtype)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Return (N,) means for the layer's inputs ``features`` (N, D, rows, columns)."""
-        mean: Tensor = self.rows(features.to(self.rows.weight.dtype).mean((2, 3), keepdim=True))
-        return mean
 
-    def of_rows(self, chosen: Tensor) -> MeanReadout:
-        """Return the readout of some rows alone; ``chosen`` (N,) says which, or holds their numbers."""
-        other = copy.copy(self)
-        other._modules = {"rows": self.rows.of_rows(chosen)}
-        return other
+def at_position(response: Tensor, position: Position) -> Tensor:
+    """Return (N, C) of a layer's ``response`` (N, C) or (N, C, rows, columns)."""
+    if response.ndim == 2:
+        return response
+    return response.mean((2, 3)) if position is None else response[:, :, position[0], position[1]]
 
 
 def is_pixelwise(layer: nn.Module) -> bool:

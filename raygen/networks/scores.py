@@ -3,31 +3,74 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor, fx, nn
 
 from raygen.errors import NodeError
-from raygen.networks.graph.cut import Cut
+from raygen.networks.graph.cut import Cut, cut_network
 from raygen.networks.graph.rewriting import trim_graph
-from raygen.networks.kernels.late_relu import with_late_relus
-from raygen.networks.kernels.polyphase import with_polyphase_gradients
-from raygen.networks.kernels.pooling import pool_in_pairs
+from raygen.networks.kernels import speed_up
+from raygen.networks.network import Network
 from raygen.networks.nodes import check_position
-from raygen.networks.readout import MeanReadout, RowReadout, is_pixelwise, split_last
+from raygen.networks.readout import Readout, at_position, split_readout
 from raygen.networks.settings import Precision
+from raygen.nodes import Node
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+def cut_for(network: Network, node: Node, *, crop: bool = True) -> Cut:
+    """Cut ``network`` for ``node`` and all others of its layer and ending.
+
+    Args:
+        network: whose node.
+        node: one of them.
+        crop: whether to crop to the receptive field; a position or the mean of the whole map always needs the whole.
+
+    Raises:
+        NodeError: see :func:`cut_network`.
+    """
+    whole = node.position is not None or node.mean
+    return cut_network(network, node.layer, crop=crop and not whole, after=node.after)
 
 
-class NodeScores:
+def score_nodes(cut: Cut, nodes: Sequence[Node], chains: int = 1) -> NodeScores:
+    """Return the scores of ``nodes``, each for ``chains`` rows in turn: N = len(nodes) * chains.
+
+    Args:
+        cut: of their layer, see :func:`cut_for`.
+        nodes: at least one, all with the same layer and ending.
+        chains: rows of each node.
+
+    Raises:
+        NodeError: if the nodes do not share a layer and an ending, or are not in the layer.
+    """
+    kinds = list(dict.fromkeys(f"{node.layer}{node.ending}" for node in nodes))
+    if len(kinds) != 1 or nodes[0].layer != cut.layer or nodes[0].after != cut.after:
+        where = f"layer {cut.layer}{'@relu' if cut.after else ''}"
+        raise NodeError(f"nodes of {', '.join(kinds)}", where=where, right="score the nodes of one layer and ending")
+    channels = torch.tensor([node.channel for node in nodes])
+    weights = _weights(cut, nodes) if any(node.terms for node in nodes) else None
+    return NodeScores(
+        cut,
+        channels.repeat_interleave(chains),
+        nodes[0].position,
+        mean=nodes[0].mean,
+        weights=None if weights is None else weights.repeat_interleave(chains, 0),
+    )
+
+
+class NodeScores(nn.Module):
     """Scores of many nodes of one layer, packed in one batch: row i belongs to channel ``channels[i]``.
 
     The score is the response of the cut's layer: of a layer without a map its channel, of a map the channel at
     ``position`` or else at the centre (rows // 2, columns // 2), and with ``mean``, or of a map that holds the classes,
     the mean over the map. No gradient is ever taken with respect to weights. A row's score depends on the
     other rows by no more than round-off.
+
+    Of a precision that ``.to`` gives, the last, linear step is kept in float32 at least.
 
     Args:
         cut: the network up to the layer; not changed.
@@ -37,10 +80,17 @@ class NodeScores:
         weights: (N, channels of the layer) floating; where given, the score of row i is the sum of all channels with
             these weights, a direction, and ``channels`` only says what a row is called.
 
+    Attributes:
+        input_shape: (C, h, w) of one input.
+
     Raises:
         NodeError: if a channel or the position is not there, or the weights do not fit; of a cropped cut there is only
             the position 0,0, and no mean.
     """
+
+    channels: Tensor
+    like: Tensor
+    readout: Readout
 
     def __init__(
         self,
@@ -51,125 +101,92 @@ class NodeScores:
         mean: bool = False,
         weights: Tensor | None = None,
     ) -> None:
-        self.cut = cut
-        self.channels = channels.detach().clone().to(torch.int64)
-        self.position = position
-        self.weights = None if weights is None else weights.detach().clone()
-        _check(cut, self.channels, position)
-        _check_sum(cut, self.channels, self.weights, mean=mean)
-        height, width = cut.map_size or (1, 1)
-        self._place = position or (height // 2, width // 2)
-        self._mean = position is None and (mean or cut.is_classes) and height * width > 1
+        super().__init__()
         like = next(cut.module.parameters(), torch.zeros(()))
-        self._dtype, self._device = like.dtype, like.device
-        self._format = torch.channels_last
-        self._precision: Precision | None = None
-        body, self._last, self._readout = self._split()
-        # The cut's own module stays as it is.
-        quick = with_polyphase_gradients(with_late_relus(copy.deepcopy(body)))
-        self._body = pool_in_pairs(quick).to(memory_format=self._format)
-        self.channels = self.channels.to(self._device)
-        self.weights = None if self.weights is None else self.weights.to(self._device)
+        channels = channels.detach().clone().to(torch.int64)
+        weights = None if weights is None else weights.detach().clone()
+        _check(cut, channels, position)
+        _check_sum(cut, channels, weights, mean=mean)
+        self.input_shape = cut.input_shape
+        self.register_buffer("channels", channels.to(like.device))
+        self.register_buffer("like", like.new_zeros(()))  # of the network's device and precision
+        module, self._position = _computed(cut, position, mean=mean)
+        weights = None if weights is None else weights.to(like.device)
+        body, last, self.readout = split_readout(module, self.channels, self._position, weights)
+        # Copies: the cut's own module stays as it is, whatever becomes of this one.
+        self.body = speed_up(body, frozen=True).to(memory_format=torch.channels_last)
+        self.last = copy.deepcopy(last)
+        self._fixed = False
+        self.eval()
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return the scores (N,) of ``x`` (N, C, h, w) in the dtype of ``x``, which must be float32 or float64.
 
         Scores of a float64 ``x`` are computed in float64, unless :meth:`with_precision` has fixed another one.
         """
         if len(x) != len(self.channels):
             raise ValueError(f"{len(x)} inputs for {len(self.channels)} channels")
-        if self._other_precision(x):
-            return self._double(x)
-        features = self._body(x.to(self._dtype, memory_format=self._format))
-        if self._readout is not None:
-            scores: Tensor = self._readout(features)
-            return scores.to(x.dtype)
-        responses = self._reduce(features)
-        if self.weights is not None:
-            return (responses.to(x.dtype) * self.weights.to(x.dtype)).sum(1)
-        return responses.gather(1, self.channels[:, None])[:, 0].to(x.dtype)
+        if self._wider(x):
+            return self._double.forward(x)
+        scores: Tensor = self.readout(self._features(x), x.dtype)
+        return scores
 
     def responses(self, x: Tensor) -> Tensor:
         """Return what the scores of all channels are, (M, channels), for any number of inputs ``x`` (M, C, h, w)."""
-        if self._other_precision(x):
+        if self._wider(x):
             return self._double.responses(x)
-        return self._reduce(self._last(self._body(x.to(self._dtype, memory_format=self._format)))).to(x.dtype)
+        return at_position(self.last(self._features(x)), self._position).to(x.dtype)
 
     def with_precision(self, precision: Precision) -> NodeScores:
         """Return scores whose network runs in ``precision``, in the memory format that is fastest for it.
 
         They take and return what these do, the gradient included; only the last, linear step stays in float32.
         """
-        other = copy.copy(self)
-        other.__dict__.pop("_double", None)
-        if precision == "bfloat16" and next(self._body.parameters(), None) is None:
+        if precision == "bfloat16" and next(self.body.parameters(), None) is None:
             precision = "float32"  # there is nothing but the last step
-        dtype, memory = _DTYPES[precision], torch.channels_last
-        other._precision, other._dtype, other._format = precision, dtype, memory
-        other._body = copy.deepcopy(self._body).to(dtype=dtype).to(memory_format=memory)
-        other._last = copy.deepcopy(self._last).to(dtype=dtype).to(memory_format=memory)
-        wide = torch.float64 if precision == "float64" else torch.float32
-        other._readout = None if self._readout is None else copy.deepcopy(self._readout).to(dtype=wide)
+        other = copy.deepcopy(self).to(getattr(torch, precision))
+        other.body.to(memory_format=torch.channels_last)
+        other.last.to(memory_format=torch.channels_last)
+        other._fixed = True
         return other
 
     def rows(self, chosen: Tensor) -> NodeScores:
         """Return the scores of some rows alone, over the same network; ``chosen`` (N,) says which, or holds numbers."""
         other = copy.copy(self)
         other.__dict__.pop("_double", None)
-        other.channels = self.channels[chosen]
-        other.weights = None if self.weights is None else self.weights[chosen]
-        other._readout = None if self._readout is None else self._readout.of_rows(chosen)
+        other._buffers = {**self._buffers, "channels": self.channels[chosen]}
+        other._modules = {**self._modules, "readout": self.readout.of_rows(chosen)}
         return other
 
-    def to(self, device: torch.device | str) -> NodeScores:
-        """Return the same scores on ``device``."""
-        other = copy.copy(self)
-        other.__dict__.pop("_double", None)
-        other._device = torch.device(device)
-        other.channels = self.channels.to(device)
-        other.weights = None if self.weights is None else self.weights.to(device)
-        other._body = copy.deepcopy(self._body).to(device=device)
-        other._last = copy.deepcopy(self._last).to(device=device)
-        other._readout = None if self._readout is None else copy.deepcopy(self._readout).to(device=device)
-        return other
+    def _features(self, x: Tensor) -> Tensor:
+        features: Tensor = self.body(x.to(self.like.dtype, memory_format=torch.channels_last))
+        return features
+
+    def _wider(self, x: Tensor) -> bool:
+        return not self._fixed and x.dtype == torch.float64 != self.like.dtype
 
     @cached_property
     def _double(self) -> NodeScores:
         return self.with_precision("float64")
 
-    def _other_precision(self, x: Tensor) -> bool:
-        return self._precision is None and x.dtype == torch.float64 != self._dtype
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.__dict__.pop("_double", None)  # it is of what was before
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
-    def _split(self) -> tuple[nn.Module, nn.Module, RowReadout | MeanReadout | None]:
-        module = self._trim()
-        parts = split_last(module)
-        if parts is None:
-            return module, nn.Identity(), None
-        body, last = parts
-        channels = self.channels.to(last.weight.device)
-        if not self._mean:
-            return body, last, RowReadout(last, channels, self._place, self._weights_like(last))
-        if isinstance(last, nn.Conv2d) and is_pixelwise(last):
-            return body, last, MeanReadout(last, channels, self._weights_like(last))
-        return module, nn.Identity(), None
 
-    def _trim(self) -> nn.Module:
-        """Return the cut's module, which computes the whole map only where that is needed."""
-        module = self.cut.module
-        if self._mean or self.cut.map_size in (None, (1, 1)) or not isinstance(module, fx.GraphModule):
-            return module
-        place, self._place = self._place, (0, 0)
-        return trim_graph(module, self.cut.input_shape, place)
+def _computed(cut: Cut, position: tuple[int, int] | None, *, mean: bool) -> tuple[nn.Module, tuple[int, int] | None]:
+    """Return the cut's module, without what one response does not need, and where on its map the score is.
 
-    def _weights_like(self, layer: nn.Conv2d | nn.Linear) -> Tensor | None:
-        return None if self.weights is None else self.weights.to(layer.weight)
-
-    def _reduce(self, response: Tensor) -> Tensor:
-        if response.ndim == 2:
-            return response
-        if self._mean:
-            return response.mean((2, 3))
-        return response[:, :, self._place[0], self._place[1]]
+    None stands for the mean over the map.
+    """
+    height, width = cut.map_size or (1, 1)
+    if position is None and (mean or cut.is_classes) and height * width > 1:
+        return cut.module, None
+    position = position or (height // 2, width // 2)
+    if cut.map_size in (None, (1, 1)) or not isinstance(cut.module, fx.GraphModule):
+        return cut.module, position
+    return trim_graph(cut.module, cut.input_shape, position), (0, 0)
 
 
 def _check(cut: Cut, channels: Tensor, position: tuple[int, int] | None) -> None:
@@ -196,3 +213,14 @@ def _check_sum(cut: Cut, channels: Tensor, weights: Tensor | None, *, mean: bool
         raise NodeError(f"weights of shape {tuple(weights.shape)}", where=where, right=f"give them as {shape}")
     if weights is not None and not (weights.is_floating_point() and bool(weights.isfinite().all())):
         raise NodeError("weights that are no finite numbers", where=where, right="give finite floating numbers")
+
+
+def _weights(cut: Cut, nodes: Sequence[Node]) -> Tensor:
+    weights = torch.zeros(len(nodes), cut.channels, dtype=torch.float64)
+    for row, node in enumerate(nodes):
+        for channel, weight in node.terms or ((node.channel, 1.0),):
+            if channel >= cut.channels:
+                right = f"channels of {cut.layer} are 0-{cut.channels - 1}"
+                raise NodeError(f"there is no channel {channel}", where=f"node {node}", right=right)
+            weights[row, channel] = weight
+    return weights

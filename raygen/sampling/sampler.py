@@ -126,7 +126,7 @@ class UnitSampler:
     def _marked(self, node: Node, reason: str, chains: int) -> pa.Table:
         """Return a row for each chain of a node that is not sampled: where the chain would have started."""
         scores = self._targets.scores([node], chains)
-        reference = self._targets.reference(scores.cut.input_shape)
+        reference = self._targets.reference(scores.input_shape)
         streams = node_streams(self._settings, [node], chains, self._device)
         state = Kernel().init(WhitenedScore(scores, reference), streams.start(reference.shape))
         trace, parameters = no_trace(chains)

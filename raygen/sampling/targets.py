@@ -53,4 +53,4 @@ class Targets:
     def density(self, scores: NodeScores) -> WhitenedScore:
         """Return the score in the reference's coordinates, with forces of the precision that the settings ask for."""
         force = None if self._settings.forces == "float32" else scores.with_precision(self._settings.forces)
-        return WhitenedScore(scores, self.reference(scores.cut.input_shape), force=force)
+        return WhitenedScore(scores, self.reference(scores.input_shape), force=force)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from raygen.errors import DataError
-from raygen.networks import pool_in_pairs
+from raygen.networks import speed_up
 from raygen.training.settings import Precision
 
 
@@ -62,7 +62,7 @@ def make_scorer(
 def make_ready(module: nn.Module, device: torch.device) -> None:
     """Put ``module`` on a device, in the form in which it trains fastest; what it computes stays the same."""
     module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    pool_in_pairs(module)
+    speed_up(module)
 
 
 @contextmanager

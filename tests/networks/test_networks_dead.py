@@ -58,7 +58,7 @@ def test_constant_and_broken_nodes_are_named_with_their_reasons(crop, batch):
     }
 
 
-def test_a_unit_that_never_fires_is_quiet_after_its_relu_and_alive_before_it():
+def test_a_unit_that_never_fires_is_dead_after_its_relu_and_not_before_it():
     assert "last:3" not in found("last:*")
     assert found("last:3@relu") == {"last:3@relu": "constant: its score is 0 for all of 6 images"}
 
@@ -81,7 +81,7 @@ def test_a_score_in_steps_has_no_gradient():
     assert dead == {Node("1", 0): "dead: its score has no gradient at any of 8 images"}
 
 
-def test_a_healthy_network_has_no_quiet_node():
+def test_a_healthy_network_has_no_dead_node():
     network = load_network(NetworkSettings(weights="random"))
     for layer in list_layers(network):
         nodes = parse_nodes(layer.name, network, [layer])[:20]
@@ -91,5 +91,5 @@ def test_a_healthy_network_has_no_quiet_node():
 
 
 def test_one_image_is_not_enough():
-    with pytest.raises(ValueError, match="one image cannot tell"):
+    with pytest.raises(ValueError, match="a constant score shows at two images"):
         found("second:2", count=1)

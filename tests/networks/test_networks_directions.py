@@ -270,7 +270,7 @@ def test_the_callers_model_stays_as_it_was():
     network = wrap_network(module, name="mine", input_shape=(2, 13, 13), class_names=tuple("abcde"))
     for layer in list_layers(network):
         scores = NodeScores(cut_network(network, layer.name), torch.tensor([0]))
-        scores(torch.randn(1, *scores.cut.input_shape).requires_grad_()).sum().backward()
+        scores(torch.randn(1, *scores.input_shape).requires_grad_()).sum().backward()
     assert all(part.training for part in module.modules())
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in network.module.modules())

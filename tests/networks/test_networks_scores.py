@@ -160,14 +160,30 @@ def test_no_gradient_of_a_weight_is_computed():
     assert all(value.grad is None for value in [*cut.module.parameters(), *LENET.module.parameters()])
 
 
-def test_moving_to_a_device_gives_an_equal_copy():
+def test_scores_move_to_a_device_as_any_module_does_and_the_cut_stays():
     cut = cut_network(LENET, "conv2")
-    scores = NodeScores(cut, torch.arange(4))
+    scores, other = NodeScores(cut, torch.arange(4)), NodeScores(cut, torch.arange(4))
     x = inputs(4, cut)
-    moved = scores.to("cpu")
-    assert moved is not scores and torch.equal(moved(x), scores(x))
-    assert scores.to("meta")(x.to("meta")).device.type == "meta"
-    assert scores.to("meta").with_precision("bfloat16")(x.to("meta")).device.type == "meta"
+    before = scores(x)
+    assert scores.to("cpu") is scores and torch.equal(scores(x), before)
+    other(x.double())  # leaves a copy in float64, which must not be used on another device
+    assert other.to("meta") is other and other(x.to("meta")).device.type == "meta"
+    assert other(x.double().to("meta")).device.type == other.responses(x.to("meta")).device.type == "meta"
+    assert other.with_precision("bfloat16")(x.to("meta")).device.type == "meta"
+    assert {value.device.type for value in cut.module.parameters()} == {"cpu"}
+    assert torch.equal(scores(x), before) and torch.equal(NodeScores(cut, torch.arange(4))(x), before)
+
+
+@pytest.mark.parametrize("layer", ["conv2", "pool2", "ip2"])
+def test_a_precision_of_torchs_own_is_the_same_but_for_the_last_step_in_float32(layer):
+    cut = cut_network(LENET, layer)
+    weights = torch.rand(4, cut.channels, dtype=torch.float64)
+    x = inputs(4, cut)
+    for more in ({}, {"weights": weights}):
+        scores = NodeScores(cut, torch.arange(4), **more)
+        want = scores.with_precision("bfloat16")(x)
+        assert torch.equal(scores.to(torch.bfloat16)(x), want)
+        assert all(value.dtype != torch.bfloat16 for value in scores.readout.buffers())
 
 
 @pytest.mark.parametrize(

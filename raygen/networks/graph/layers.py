@@ -127,7 +127,7 @@ def _moves_channels(module: nn.Module, inputs: tuple[Any, ...], output: Tensor, 
     if type(module) is nn.LayerNorm or isinstance(module, nn.Linear):
         return True
     follows = any(given is known for given in inputs for known in channels_last)
-    # A permutation is told from a layer that keeps the order by the shape.
+    # A layer that keeps the order keeps the shape; a permutation does not.
     if type(module).__name__ == "Permute":
         return not follows
     return follows and output.shape == inputs[0].shape

@@ -12,8 +12,7 @@ import torchvision
 from torch import nn
 
 from raygen.errors import NetworkError, WeightsError, closest
-from raygen.networks.zoo.caffe import caffe_alexnet, caffenet, lenet
-from raygen.networks.zoo.zeiler_fergus import zeiler_fergus
+from raygen.networks.zoo.caffe import caffe_alexnet, caffenet, lenet, zeiler_fergus
 
 _OWN: dict[str, Callable[..., nn.Module]] = {
     "lenet": lenet,
@@ -102,9 +101,8 @@ def download_weights(name: str) -> Mapping[str, Any]:
     try:
         weights = torchvision.models.get_model_weights(name).DEFAULT
         tensors: Mapping[str, Any] = weights.get_state_dict(progress=False, check_hash=True, map_location="cpu")
-    except (
-        Exception
-    ) as error:  # no network, no room, a torn download: urllib, the file system and torch raise their own
+    # No network, no room, a torn download: urllib, the file system and torch raise their own.
+    except Exception as error:
         what = f"DEFAULT cannot be downloaded ({type(error).__name__}: {error})"
         right = "give --weights FILE, or run where torchvision's site can be reached"
         raise WeightsError(what, where=f"weights of {name}", right=right) from None

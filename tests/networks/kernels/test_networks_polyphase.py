@@ -116,4 +116,4 @@ def test_a_cuts_own_module_keeps_the_librarys_gradient_and_the_scores_agree_with
     torch.testing.assert_close(own, torch.autograd.grad(centre.sum(), x)[0], rtol=1e-4, atol=1e-5)
     assert not any(isinstance(part, PolyphaseConv2d) for part in cut.module.modules())
     if layer != "conv1":
-        assert any(isinstance(part, PolyphaseConv2d) for part in scores._body.modules())
+        assert any(isinstance(part, PolyphaseConv2d) for part in scores.body.modules())
