@@ -1,9 +1,12 @@
-"""Freed memory that the process keeps."""
+"""What a process asks of the system: to keep its freed memory, and when another process began."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
+
+import psutil
 
 # From glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -21,3 +24,29 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
         return bool(mallopt(_MMAP_THRESHOLD, _LARGE)) and bool(mallopt(_TRIM_THRESHOLD, _LARGE))
     return False
+
+
+def process_start(pid: int) -> str:
+    """Return when a process began, in ticks of the system's clock since its boot.
+
+    Ticks since the boot, as Linux counts them in proc(5), stay the same when somebody sets the clock.
+
+    Args:
+        pid: its number; any number, since it may come from a file.
+
+    Returns:
+        The ticks; "gone" if there is no such process, or if it has ended and its parent has not noticed; "unknown" if
+        the system does not say.
+    """
+    try:
+        process = psutil.Process(pid)
+        if process.status() in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}:
+            return "gone"
+        # In this order, since older versions of psutil keep the time of the boot that they were last asked for.
+        boot = psutil.boot_time()
+        seconds = process.create_time() - boot
+    except (psutil.NoSuchProcess, ValueError, OverflowError):
+        return "gone"
+    except psutil.Error:
+        return "unknown"
+    return str(round(seconds * os.sysconf("SC_CLK_TCK")))

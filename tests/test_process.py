@@ -1,8 +1,15 @@
+"""Freed memory is kept, and the start of a process is known."""
+
+import os
 import platform
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+
+from raygen.process import process_start
 
 COUNT = """
 import resource
@@ -31,3 +38,26 @@ def faults(how: str) -> int:
 def test_freed_memory_is_used_again_without_being_mapped_anew_each_time():
     # A small block above a freed large one makes the heap grow; that happens a few times at first, not each time.
     assert faults("kept") < faults("returned") / 4
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="only Linux has such a file")
+def test_the_start_of_a_process_is_that_of_the_system_which_locks_of_older_versions_hold():
+    for pid in (os.getpid(), os.getppid(), 1):
+        assert process_start(pid) == Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+
+
+def test_a_process_that_has_ended_is_gone_even_before_its_parent_notices():
+    ended = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    assert process_start(ended.pid).isdecimal()
+    ended.stdin.close()
+    deadline = time.monotonic() + 60
+    while process_start(ended.pid) != "gone":  # it is a zombie until it is waited for
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    ended.wait()
+    assert process_start(ended.pid) == "gone"
+
+
+@pytest.mark.parametrize("pid", [-1, 2**31 - 1, 2**80])
+def test_a_number_of_no_process_is_gone(pid):
+    assert process_start(pid) == "gone"

@@ -48,5 +48,5 @@ class DataSettings(Settings):
         description=f"read pictures while training; if not set, only above {MEMORY_LIMIT / 2**30:g} GiB of pixels",
     )
     corrupt_limit: int = Field(
-        10, ge=0, description="unreadable pictures that a worker may skip in an epoch; more are an error"
+        10, ge=0, description="corrupt pictures that a worker may skip in an epoch; more are an error"
     )

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from raygen.errors import StoreError
+from raygen.process import process_start
 from raygen.storage import Location
 from raygen.store.request import LOCK, refuse_foreign_files
 
@@ -36,7 +37,7 @@ class Holder:
         host: name of its machine.
         system: names the boot and the container, within which process numbers can be compared.
         pid: its process number.
-        began: when the process began, as the system writes it; process numbers are reused.
+        began: when the process began (``process_start``), since process numbers are used again.
         since: when it took the folder, seconds since 1970 by its clock.
         renewed: when it last said that it is alive.
     """
@@ -52,8 +53,8 @@ class Holder:
     @classmethod
     def of_this_process(cls) -> Holder:
         """Return this process as a new holder."""
-        now = time.time()
-        return cls(os.urandom(8).hex(), socket.gethostname(), _system(), os.getpid(), _began(os.getpid()), now, now)
+        now, pid = time.time(), os.getpid()
+        return cls(os.urandom(8).hex(), socket.gethostname(), _system(), pid, process_start(pid), now, now)
 
     @classmethod
     def read(cls, data: bytes) -> Holder | None:
@@ -70,7 +71,7 @@ class Holder:
     @property
     def is_dead(self) -> bool:
         """Whether the process is known to have ended; of a process on another machine that is not known."""
-        return self.system == _system() and _began(self.pid) != self.began
+        return self.system == _system() and process_start(self.pid) not in {self.began, "unknown"}
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -256,29 +257,10 @@ def _alone(location: Location) -> Iterator[None]:
 
 def _system() -> str:
     """Return the same text for all processes that see each other by number, and for no others."""
+    # psutil knows neither the boot's identity nor the namespace of process numbers.
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
     with contextlib.suppress(OSError):
         parts.append(str(Path("/proc/self/ns/pid").readlink()))
     return " ".join(parts)
-
-
-def _began(pid: int) -> str:
-    """Return when a process began; "gone" if there is none, or if it has ended and its parent has not noticed."""
-    try:
-        # The name, in parentheses, may hold anything; after it come the state and numbers (proc(5)).
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return "gone" if Path("/proc/self/stat").exists() or not _answers(pid) else "unknown"
-    return "gone" if fields[0] in {"Z", "X"} else fields[19]
-
-
-def _answers(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

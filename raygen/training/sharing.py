@@ -166,7 +166,7 @@ class _Part:
     missing: int = -1
 
 
-_TASKS = Path("/proc/self/task")
+_TASKS = Path("/proc/self/task")  # psutil knows the threads' numbers, but not their names
 _NAMES = ("gloo_tcp_loop", "pt_gloo_runloop")
 
 
