@@ -105,7 +105,7 @@ def show_status(display: Display, status: RunStatus | TrainingStatus) -> None:
 
 
 def _show_run(display: Display, status: RunStatus) -> None:
-    report = status.told
+    report = status.report
     share = 100 * status.done / max(status.units, 1)
     display.say(f"done: {status.done:,} of {status.units:,} units ({share:.0f} %)")
     if status.alive and report:
@@ -129,10 +129,10 @@ def _show_run(display: Display, status: RunStatus) -> None:
 
 
 def _show_lost(display: Display, status: RunStatus) -> None:
-    aside = status.told.get("set_aside") or {}
+    aside = status.report.get("set_aside") or {}
     # What was set aside may have been made by a later start.
     if aside and (status.alive or status.done < status.units):
-        display.say(f"set aside: {status.told.get('lost', len(aside))} units")
+        display.say(f"set aside: {status.report.get('lost', len(aside))} units")
         for unit, reason in list(aside.items())[:_NAMED]:
             display.say(f"  {unit}: {reason}")
 

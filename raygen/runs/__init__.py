@@ -1,4 +1,4 @@
-"""A run of many units: planned, worked through here or on a farm, its cost estimated, its status told."""
+"""A run of many units: planned, worked through here or on a farm, its cost estimated, and its status read."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""What a run tells of itself: of a unit, of a layer, of the whole. Its size does not grow with the units done."""
+"""Reports of a unit, of a layer, of a run. Their size does not grow with the units done."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ class FarmReport:
         units: in the plan.
         before: of them, done before this start.
         layers: totals of the units done since, by layer in the order in which they came.
-        running: progress of the units in hand, or of some where they are thousands.
-        actors: there are now, those that have not come up yet included.
+        running: progress of the units in flight, or of some where they are thousands.
+        actors: there are now, those that wait for a machine or start included.
         set_aside: the first units given up, in the plan's order, with the reason.
         seconds: since this start.
         lost: how many units are given up.
@@ -127,12 +127,12 @@ class FarmReport:
 
     @property
     def fraction(self) -> float:
-        """Of the whole plan, counting units in hand in part."""
+        """Of the whole plan, counting units in flight in part."""
         return (self.done + sum(unit.fraction for unit in self.running)) / max(self.units, 1)
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate at the rate since this start, or as long as a unit in hand needs; None before there is one."""
+        """Estimate at the rate since this start, or as long as a unit in flight needs; None before there is one."""
         made = self.fraction - self.before / max(self.units, 1)
         if made <= 0:
             return None
@@ -142,7 +142,7 @@ class FarmReport:
 
     @property
     def acceptance(self) -> float | None:
-        """Mean over the units done since this start, or in hand where none is done; None before there is one."""
+        """Mean over the units done since this start, or in flight where none is done; None before there is one."""
         if (mean := self.made.acceptance) is not None:
             return mean
         rates = [unit.acceptance for unit in self.running if not math.isnan(unit.acceptance)]

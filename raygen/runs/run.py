@@ -1,91 +1,23 @@
-"""A run of many units: begun, worked through here or on a farm, and told of."""
+"""The units of a run, worked through in this process; and the traces of nodes' chains, for a closer look."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Callable, Sequence
 
 import pyarrow.compute as pc
+import torch
 
-from raygen.data import ImageSet, hash_images
 from raygen.errors import ScoreError
+from raygen.hmc import Groups
 from raygen.networks import Network
-from raygen.nodes import Node, write_name
-from raygen.runs.planning import LINE, iter_units
+from raygen.nodes import Node
+from raygen.runs.planning import LINE, plan_units
 from raygen.runs.reports import FarmReport, Totals, UnitReport
 from raygen.runs.states import SAVE_EVERY, StateKeeper, read_state
-from raygen.sampling import Profile, SamplingSettings, Source, UnitProgress, UnitSampler, check_saved, saved_reference
+from raygen.sampling import Profile, SamplingSettings, Source, UnitProgress, UnitSampler
 from raygen.store import Run, Unit
-
-_PLACES = {"reference_file"}
-"""Settings that say where something lies, which decides nothing."""
-
-
-def begin_run(
-    place: str,
-    network: Network,
-    nodes: Sequence[Node],
-    settings: SamplingSettings,
-    *,
-    images: Source,
-    about: Mapping[str, str],
-    profile: Profile | None = None,
-) -> Run:
-    """Begin the run that samples ``nodes`` of ``network``, or take it up again.
-
-    Args:
-        place: path or URI of its folder.
-        network: whose nodes.
-        nodes: without duplicates.
-        settings: what decides the samples.
-        images: what the reference is fitted to, or a saved reference; None for noise.
-        about: versions and the like.
-        profile: settings by layer.
-
-    Raises:
-        StoreError: if another run is there, or the reference's file cannot be read.
-        SettingsError: if a saved reference does not fit a node's images.
-    """
-    saved = saved_reference(settings, images)
-    if saved is not None:
-        check_saved(saved, network, nodes, crop=settings.crop)
-        about = {**about, "reference_file": saved.file}
-    data = images if isinstance(images, ImageSet) else None
-    line = 1 if settings.budget is None else LINE
-    units = iter_units(nodes, chains=settings.chains, batch=settings.batch, line=line)
-    request = {
-        "network": network.name,
-        "weights_hash": network.weights_hash,
-        "input_shape": network.input_shape,
-        "mean": network.mean,
-        "std": network.std,
-        "nodes": describe_nodes(nodes),
-        "data": None if data is None else data.name,
-        "data_hash": None if data is None else hash_images(data),
-        # What is in the file decides, and not where it lies.
-        "reference_hash": None if saved is None else saved.hash,
-        "settings": {name: getattr(settings, name) for name in SamplingSettings.model_fields if name not in _PLACES},
-        "profile": {layer: dict(values) for layer, values in (profile or {}).items()},
-    }
-    return Run.begin(place, request, units, about=about)
-
-
-def describe_nodes(nodes: Sequence[Node]) -> str:
-    """Return the nodes as the command line takes them, with runs of channels as ranges."""
-    parts = []
-    for (layer, ending, is_sum), group in groupby(nodes, key=lambda node: (node.layer, node.ending, bool(node.terms))):
-        if is_sum:
-            parts += [str(node) for node in group]
-            continue
-        channels = [node.channel for node in group]
-        breaks = [i for i in range(1, len(channels)) if channels[i] != channels[i - 1] + 1]
-        for start, end in zip([0, *breaks], [*breaks, len(channels)], strict=True):
-            first, last = channels[start], channels[end - 1]
-            shown = f"{first}" if first == last else f"{first}-{last}"
-            parts.append(f"{write_name(layer)}:{shown}{ending}")
-    return " ".join(parts)
 
 
 def sample_unit(
@@ -96,13 +28,13 @@ def sample_unit(
     *,
     save_every: float = SAVE_EVERY,
 ) -> UnitReport:
-    """Sample a unit and commit it; go on from the state that another process left of it, if there is one.
+    """Sample a unit and commit it; continue from the state that another process left of it, if there is one.
 
     Args:
         run: whose unit.
         sampler: of the run's network and settings.
         unit: not yet committed.
-        on_progress: told after each trajectory.
+        on_progress: called after each trajectory.
         save_every: seconds between two states that are saved; 0 saves none. A unit that takes less leaves none.
 
     Raises:
@@ -151,3 +83,37 @@ def sample_here(
             set_aside[unit.name] = str(error)
         on_progress(report())
     return report()
+
+
+def trace_nodes(
+    network: Network,
+    nodes: Sequence[Node],
+    settings: SamplingSettings,
+    *,
+    images: Source = None,
+    device: torch.device | None = None,
+    profile: Profile | None = None,
+) -> dict[str, Groups]:
+    """Draw the chains of nodes, those that a run with these settings draws, and return what ArviZ reads.
+
+    Args:
+        network: whose nodes.
+        nodes: without duplicates.
+        settings: what decides the chains.
+        images: what the reference is fitted to, or a saved reference; None for noise.
+        device: where the chains live; the CPU where not given.
+        profile: by layer, contrast, tilt or step size that go before the settings'.
+
+    Returns:
+        By node, as the command line writes it: the groups of ``raygen.hmc.to_arviz``, every trajectory after warm-up
+        being a draw (a run keeps the image of each ``thin``-th of them).
+
+    Raises:
+        ScoreError: naming the node whose score is not finite, or has no gradient, where its chains start.
+    """
+    sampler = UnitSampler(network, settings, images, device or torch.device("cpu"), profile)
+    groups: dict[str, Groups] = {}
+    line = 1 if settings.budget is None else LINE
+    for unit in plan_units(nodes, chains=settings.chains, batch=settings.batch, line=line):
+        groups |= sampler.trace(unit).to_arviz()
+    return groups

@@ -1,4 +1,7 @@
-"""How far a run is, for whoever asks from another terminal: written by the driver now and then, read with the run."""
+"""How far a run is, for whoever asks from another terminal: written by the driver now and then, read with the run.
+
+It is read without pyarrow where the driver has written the number of units: the done ones are counted by their files.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ _RENAMED = {"in_hand": "in_flight", "quiet": "dead"}
 """Keys of ``status.json`` that drivers of runs of schema version 2 wrote, and what they are called now."""
 
 _SHOWN = 50
-"""Units in hand whose progress is written, at most."""
+"""Units in flight whose progress is written, at most."""
 
 
 class StatusWriter:
@@ -36,7 +39,7 @@ class StatusWriter:
 
     Args:
         location: of the run.
-        on_progress: told of every report.
+        on_progress: called with every report.
         every: seconds from one writing to the next.
     """
 
@@ -70,7 +73,7 @@ class RunStatus:
         done: of them, as storage has them now.
         alive: whether a driver holds the run.
         holder: who holds it, or held it when it died; None after a run that ended by itself.
-        told: what the last driver wrote last, the content of ``status.json``; empty if there is none.
+        report: what the last driver wrote last, the content of ``status.json``; empty if there is none.
         age: seconds since then, by this machine's clock.
     """
 
@@ -78,13 +81,13 @@ class RunStatus:
     done: int
     alive: bool
     holder: Holder | None
-    told: Mapping[str, Any]
+    report: Mapping[str, Any]
     age: float | None
 
     @property
     def seconds_left(self) -> float | None:
-        """By the driver's own reckoning; None where there is no driver, or it does not know yet."""
-        left = self.told.get("seconds_left") if self.alive else None
+        """The driver's own estimate; None where there is no driver, or no estimate yet."""
+        left = self.report.get("seconds_left") if self.alive else None
         return max(0.0, float(left) - (self.age or 0.0)) if left is not None else None
 
     @property
@@ -92,32 +95,38 @@ class RunStatus:
         """All of it as plain values."""
         holder = None if self.holder is None else {"host": self.holder.host, "pid": self.holder.pid}
         return {"units": self.units, "done": self.done, "alive": self.alive, "holder": holder, "age": self.age,
-                "seconds_left": self.seconds_left, "driver": dict(self.told)}  # fmt: skip
+                "seconds_left": self.seconds_left, "driver": dict(self.report)}  # fmt: skip
 
 
 def read_status(run: Run) -> RunStatus:
     """Return how far a run is, from what is committed and from what its driver last wrote.
 
     Raises:
-        StoreError: if the plan is missing or torn, or storage does not answer.
+        StoreError: if storage does not answer, or no driver has written the number of units and the plan is missing or
+            torn.
     """
-    plan, told = run.plan, dict[str, Any]()
-    if run.location.exists(STATUS):
-        try:
-            read = json.loads(run.location.read(STATUS))
-            written: dict[str, Any] = read if isinstance(read, dict) else {}
-            told = {_RENAMED.get(name, name): value for name, value in written.items()}
-        except (StoreError, ValueError):
-            log.warning("%s cannot be read", STATUS)
-    age = time.time() - float(told["at"]) if isinstance(told.get("at"), int | float) else None
+    report = _read_report(run.location)
+    at, units = report.get("at"), report.get("units")
     return RunStatus(
-        units=len(plan),
-        done=sum(run.done(plan)),
+        units=units if isinstance(units, int) and units > 0 else len(run.plan),
+        done=run.committed(),
         alive=is_held(run.location),
         holder=read_holder(run.location),
-        told=told,
-        age=age,
+        report=report,
+        age=time.time() - float(at) if isinstance(at, int | float) else None,
     )
+
+
+def _read_report(location: Location) -> dict[str, Any]:
+    if not location.exists(STATUS):
+        return {}
+    try:
+        read = json.loads(location.read(STATUS))
+    except (StoreError, ValueError):
+        log.warning("%s cannot be read", STATUS)
+        return {}
+    written: dict[str, Any] = read if isinstance(read, dict) else {}
+    return {_RENAMED.get(name, name): value for name, value in written.items()}
 
 
 def _document(report: FarmReport) -> dict[str, Any]:

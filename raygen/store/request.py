@@ -8,7 +8,13 @@ from typing import Any
 
 from raygen.errors import StoreError
 from raygen.storage import Location
-from raygen.store.schema import SCHEMA_VERSION, VERSIONS
+
+SCHEMA_VERSION = 3
+"""Raised whenever a column of a table changes its name, type or meaning. A new column raises nothing: it may be null,
+and is null in what was written before it."""
+
+VERSIONS = (2, SCHEMA_VERSION)
+"""Versions that are read. Version 2 had other names for five columns of the samples."""
 
 LOCK = "lock.json"
 """Names the process that works in a folder; the first file in it, and the last to be removed."""

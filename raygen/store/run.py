@@ -1,22 +1,25 @@
-"""A run on storage: what was asked, its plan, and the samples of the units that are done."""
+"""A run on storage: what was asked, its plan, and the samples of the units that are done.
+
+The methods that read and write tables and states import what they need for it: to open a run needs no pyarrow.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from raygen.errors import StoreError
 from raygen.storage import Location
 from raygen.store.lock import Lock, Pace
-from raygen.store.plan import Plan, Unit, write_plan
-from raygen.store.request import claim, read_request
-from raygen.store.samples import read_samples, write_samples
-from raygen.store.schema import SCHEMA_VERSION
-from raygen.store.states import UnitState
+from raygen.store.request import SCHEMA_VERSION, claim, read_request
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raygen.store.plan import Plan, Unit
+    from raygen.store.states import UnitState
 
 _REQUEST = "run.json"
 PLAN_FILE = "plan.parquet"
@@ -55,6 +58,8 @@ class Run:
             StoreError: if another run, or something that is no run, is there, or it cannot be written; also if it is
                 an unfinished run of an older version of the schema: its files would have two kinds of columns.
         """
+        from raygen.store.plan import write_plan  # noqa: PLC0415
+
         run = cls(Location.of(folder))
         version = claim(run.location, _REQUEST, request, about=about, allowed=_ALLOWED)
         if version != SCHEMA_VERSION:
@@ -90,6 +95,8 @@ class Run:
         Raises:
             StoreError: if it is missing or torn.
         """
+        from raygen.store.plan import Plan  # noqa: PLC0415
+
         return Plan(self.location.read(PLAN_FILE), self.location.title)
 
     def done(self, plan: Sequence[Unit]) -> bytearray:
@@ -101,13 +108,25 @@ class Run:
         files = {f"samples/{name}" for name in self.location.names("samples", recursive=True)}
         return bytearray(unit.path in files for unit in plan) if files else bytearray(len(plan))
 
+    def committed(self) -> int:
+        """Return how many units are committed, by their files alone.
+
+        Raises:
+            StoreError: if the storage does not answer.
+        """
+        return sum(name.endswith(".parquet") for name in self.location.names("samples", recursive=True))
+
     def commit(self, unit: Unit, samples: pa.Table) -> None:
         """Write a unit's samples whole; a second commit of the same unit replaces the first by the same rows."""
+        from raygen.store.samples import write_samples  # noqa: PLC0415
+
         self.location.write(unit.path, write_samples(samples))
         self.state(unit).remove()
 
     def state(self, unit: Unit) -> UnitState:
         """Return the file of a unit's state, which is there while the unit is unfinished."""
+        from raygen.store.states import UnitState  # noqa: PLC0415
+
         return UnitState(self.location, _REQUEST, unit)
 
     def samples(self, unit: Unit) -> pa.Table:
@@ -116,6 +135,8 @@ class Run:
         Raises:
             StoreError: if they are missing or torn.
         """
+        from raygen.store.samples import read_samples  # noqa: PLC0415
+
         data = self.location.read(unit.path)
         try:
             return read_samples(data)
@@ -138,7 +159,10 @@ class Run:
 
     def layers(self) -> Iterator[tuple[str, pa.Table]]:
         """Yield each layer's name with the samples of its committed units, in the plan's order."""
-        plan, by_layer = self.plan, dict[str, list[Unit]]()
+        import pyarrow as pa  # noqa: PLC0415
+
+        by_layer: dict[str, list[Unit]] = {}
+        plan = self.plan
         for unit in compress(plan, self.done(plan)):
             by_layer.setdefault(unit.layer, []).append(unit)
         for layer, units in by_layer.items():

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
-"""Raised whenever a column changes its name, type or meaning. A new column raises nothing: it may be null, and is null
-in what was written before it."""
-
-VERSIONS = (2, SCHEMA_VERSION)
-"""Versions that are read. Version 2 had other names for five columns of the samples."""
+from raygen.store.request import SCHEMA_VERSION
 
 VERSION_KEY = b"raygen.schema"
 """Of a file's metadata."""

@@ -35,7 +35,7 @@ NODES = st.lists(lenet_nodes(), min_size=1, max_size=40, unique=True)
 @settings(max_examples=150, deadline=None)
 @given(NODES, st.integers(1, 9), st.integers(1, 40))
 def test_units_hold_every_node_once_in_order_and_fit_the_batch(nodes, chains, batch):
-    units = plan_units(nodes, chains=chains, batch=batch)
+    units = tuple(plan_units(nodes, chains=chains, batch=batch))
     held = [read_node(text) for unit in units for text in unit.nodes]
     assert Counter(held) == Counter(nodes)
     for unit in units:
@@ -55,14 +55,14 @@ def test_units_hold_every_node_once_in_order_and_fit_the_batch(nodes, chains, ba
 @given(NODES, NODES, st.integers(1, 9), st.integers(1, 40))
 def test_the_units_of_a_layer_do_not_depend_on_the_other_layers(nodes, others, chains, batch):
     others = [node for node in others if node.layer not in {node.layer for node in nodes}]
-    alone = plan_units(nodes, chains=chains, batch=batch)
-    together = plan_units([*others, *nodes], chains=chains, batch=batch)
+    alone = tuple(plan_units(nodes, chains=chains, batch=batch))
+    together = tuple(plan_units([*others, *nodes], chains=chains, batch=batch))
     assert [unit for unit in together if unit in alone] == list(alone)
 
 
 def test_batches_of_a_layer_are_numbered():
     nodes = parse_nodes("conv1:0-4 conv1:7@2,3 ip2:9 ip2:[3-5] conv2:[1-4]@mean", LENET, LAYERS)
-    units = plan_units(nodes, chains=4, batch=8)
+    units = tuple(plan_units(nodes, chains=4, batch=8))
     assert [(unit.name, unit.nodes) for unit in units] == [
         ("conv1-00000", ("conv1:0", "conv1:1")),
         ("conv1-00001", ("conv1:2", "conv1:3")),

@@ -1,11 +1,22 @@
 """How far a run is, read from what its driver wrote, whichever raygen the driver was."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from raygen.runs import read_status
 from raygen.store import Run, Unit
+
+PROGRAM = """
+import sys
+from raygen.runs import read_status
+from raygen.store import Run
+status = read_status(Run.open(sys.argv[1]))
+heavy = {"torch", "ray", "pyarrow", "numpy"} & set(sys.modules)
+print(status.units, status.done, sorted(heavy))
+"""
 
 
 @pytest.fixture
@@ -26,3 +37,13 @@ def test_a_status_that_cannot_be_read_is_empty_and_the_units_are_still_counted(r
     (tmp_path / "status.json").write_text(content)
     found = read_status(run)
     assert (found.document["driver"], found.units, found.age) == ({}, 2, None)
+
+
+def test_a_local_runs_status_needs_neither_torch_nor_ray_nor_pyarrow(run, tmp_path):
+    (tmp_path / "status.json").write_text(json.dumps({"units": 2, "at": 0.0}))
+    (tmp_path / "samples" / "conv1").mkdir(parents=True)
+    (tmp_path / "samples" / "conv1" / "conv1-00000.parquet").touch()
+    (tmp_path / "samples" / "conv1" / "conv1-00001.parquet.0.tmp").touch()
+    read = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert read.stdout == "2 1 []\n"
+    assert (read_status(run).units, read_status(run).done) == (2, 1)

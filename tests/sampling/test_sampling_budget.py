@@ -216,8 +216,8 @@ def test_a_budget_for_fewer_draws_than_are_kept_is_refused(budget):
 
 def test_units_of_a_budget_hold_a_line():
     nodes = [Node("conv1", channel) for channel in range(20)]
-    plain = plan_units(nodes, chains=4, batch=8)
-    lined = plan_units(nodes, chains=4, batch=8, line=4)
+    plain = tuple(plan_units(nodes, chains=4, batch=8))
+    lined = tuple(plan_units(nodes, chains=4, batch=8, line=4))
     assert [len(unit.nodes) for unit in plain] == [2] * 10
     assert [len(unit.nodes) for unit in lined] == [8, 8, 4]
 
