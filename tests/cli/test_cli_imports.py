@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from raygen.cli.main import cli
 
+Call = Callable[..., Any]
 HEAVY = ("torch", "torchvision", "ray", "pyarrow", "sklearn", "matplotlib", "scipy", "arviz_stats")
 RUN = ("--nodes", "conv1:0", "--weights", "random", "--local", "--chains", "2", "--draws", "2", "--thin", "1")
 RUN += ("--warm-up", "2", "--steps", "1")
@@ -61,3 +63,14 @@ def test_settings_that_are_wrong_are_refused_before_a_heavy_library_is_imported(
     program = f"from raygen.cli import main; assert main({command.split()!r}) == 2; {check(*HEAVY)}"
     done = launcher.run(sys.executable, "-c", program)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_the_status_of_a_local_run_imports_no_heavy_library(options: list[str], call: Call, launcher: Any) -> None:
+    assert call("sample", "--out", "run", *RUN).status == 0
+    command = ["status", str(Path("run").absolute()), *options]
+    done = launcher.run(
+        sys.executable, "-c", f"from raygen.cli import main; assert main({command!r}) == 0; {check(*HEAVY)}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1" in done.stdout
