@@ -26,7 +26,7 @@ def changes(block: Block) -> list[tuple[str, str, str]]:
     found = []
     for file, hunks in re.findall(r"^--- (\S+)\n(.*?)(?=^--- |\Z)", block.text, re.MULTILINE | re.DOTALL):
         for hunk in hunks.split("@@\n"):
-            lines = hunk.splitlines(keepends=True)
+            lines = [line if line.strip() else " \n" for line in hunk.splitlines(keepends=True)]
             before, after = ("".join(line[1:] for line in lines if line[0] in kept) for kept in (" -", " +"))
             found.append((file, before, after))
     return found
