@@ -26,6 +26,7 @@ from raygen.config import (
     TuneConfig,
 )
 from raygen.errors import SettingsError
+from raygen.storage import copyable, title_of
 
 if TYPE_CHECKING:
     from raygen.training import TrainingFolder
@@ -107,7 +108,7 @@ def tune(config: TuneConfig) -> None:
     finally:
         display.close()
     display.say(trial_table(report.trials))
-    display.say(f"profile: {report.profile} (use it with raygen sample --profile {report.profile})")
+    display.say(f"profile: {title_of(report.profile)} (use it with raygen sample --profile {copyable(report.profile)})")
 
 
 @click.command(cls=SettingsCommand, epilog="Manual: raygen help references-and-tilt")
@@ -143,7 +144,7 @@ def sample(config: SampleConfig, *, only_plan: bool, as_json: bool) -> None:
     finally:
         display.close()
     show_samples(display, sampled)
-    display.say(f"pages: raygen gallery --out {shlex.quote(config.out)}")
+    display.say(f"pages: raygen gallery --out {shlex.quote(copyable(config.out))}")
 
 
 @click.command(cls=SettingsCommand, epilog="Manual: raygen help gallery")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from raygen import training
 from raygen.cli.display import Display, duration
+from raygen.storage import title_of
 
 if TYPE_CHECKING:
     from raygen.training import EpochReport, TrainingFolder
@@ -125,4 +126,4 @@ def show_trained(display: Display, folder: TrainingFolder) -> None:
         display.say(f"curves: {where}/{training.CURVES}")
     if folder.location.names(training.EVENTS):
         display.say(f"TensorBoard: tensorboard --logdir {where}/{training.EVENTS}")
-    display.say(f"network: {folder.network}")
+    display.say(f"network: {title_of(folder.network)}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from raygen.cli.display import Display, duration, progress_line
 from raygen.cli.tables import plan_table, totals_table
+from raygen.storage import title_of
 
 if TYPE_CHECKING:
     from raygen.gallery import GallerySummary
@@ -61,7 +62,7 @@ def show_gallery(display: Display, summary: GallerySummary) -> None:
         if names:
             display.say(f"gallery: {len(names)} {kind}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
     local = "://" not in summary.index
-    display.say(f"open {Path(summary.index).absolute().as_uri() if local else summary.index}")
+    display.say(f"open {Path(summary.index).absolute().as_uri() if local else title_of(summary.index)}")
 
 
 def show_plan(display: Display, report: PlanReport, *, actors: int, threads: int, gpus: float) -> None:

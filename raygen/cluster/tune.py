@@ -23,7 +23,7 @@ from raygen.errors import UnfinishedError
 from raygen.networks import Network
 from raygen.process import keep_freed_memory
 from raygen.sampling import SamplingSettings, Source, UnitSampler
-from raygen.storage import Location
+from raygen.storage import Location, below
 from raygen.store import Unit, claim
 
 _PROFILE = "profile.yaml"
@@ -124,9 +124,11 @@ def search(
         sorted((Trial(**json.loads(location.read(names[pair]))) for pair in made), key=lambda trial: -trial.objective)
     )
     if len(found) < len(pairs):
-        raise UnfinishedError(f"{what.out}: {len(pairs) - len(found)} of {len(pairs)} trials failed; run it again")
+        raise UnfinishedError(
+            f"{location.title}: {len(pairs) - len(found)} of {len(pairs)} trials failed; run it again"
+        )
     location.write(_PROFILE, _profile(what, found[0]))
-    return TuningReport(found, f"{what.out.rstrip('/')}/{_PROFILE}")
+    return TuningReport(found, below(what.out, _PROFILE))
 
 
 def _run_trials(

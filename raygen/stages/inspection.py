@@ -41,7 +41,7 @@ def verify(
         on_unit: called with the number of units read so far, and with that of all units.
 
     Returns:
-        Findings with the folder that they are of.
+        Findings, each with its folder's path, or its URI without what is secret.
 
     Raises:
         StoreError: if there is neither, or files are to be removed and another process works in the folder.
@@ -51,14 +51,14 @@ def verify(
         text = trained.location.text
         with training.TrainingFolder.lock(text) if mend else nullcontext():
             findings = runs.verify_training(trained)
-            found.append((text, findings))
+            found.append((trained.location.title, findings))
             if mend:
                 runs.mend_training(trained, findings)
     if store.Run.is_begun(folder) or not found:
         run = store.Run.open(folder)
         with store.Run.lock(folder) if mend else nullcontext():
             findings = store.verify_run(run, on_unit)
-            found.append((folder, findings))
+            found.append((run.location.title, findings))
             if mend:
                 store.mend_run(run.location, findings)
     return tuple(found)

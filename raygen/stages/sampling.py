@@ -29,6 +29,7 @@ from raygen.sampling import (
     check_saved,
     fit_reference,
 )
+from raygen.storage import title_of
 from raygen.store import Lock, Run
 from raygen.tilting import FitSettings, Provenance, save_reference
 
@@ -281,7 +282,7 @@ def _farm(config: SampleConfig, run: Run, request: Request, on_progress: Callabl
             run, request.network, request.images, request.settings,
             profile=request.profile, threads=config.threads, gpus=config.gpus, save_every=config.save_every,
         )  # fmt: skip
-        return Farm(units, done, kind, size=size, deadline=config.deadline, name=config.out).run(on_progress)
+        return Farm(units, done, kind, size=size, deadline=config.deadline, name=title_of(config.out)).run(on_progress)
 
 
 def _one_layer(nodes: tuple[Node, ...], verb: str) -> str:

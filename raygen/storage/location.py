@@ -15,6 +15,9 @@ from raygen.storage.stored_file import StoredFile
 
 Result = TypeVar("Result")
 
+_HARMLESS = {"allow_bucket_creation", "anonymous", "endpoint_override", "force_virtual_addressing", "region", "scheme"}
+"""Options of a URI that say where the storage is and not who may use it."""
+
 
 @dataclass(frozen=True)
 class Location:
@@ -177,6 +180,14 @@ def title_of(text: str) -> str:
     scheme, _, rest = text.partition("?")[0].partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}".rstrip("/")
+
+
+def copyable(text: str) -> str:
+    """Return a path or URI for a command that users copy: its title, with the options known to be harmless."""
+    if "://" not in text:
+        return text
+    options = [option for option in text.partition("?")[2].split("&") if option.partition("=")[0] in _HARMLESS]
+    return title_of(text) + ("?" + "&".join(options) if options else "")
 
 
 def _is_hidden(name: str) -> bool:

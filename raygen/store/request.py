@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from raygen.errors import StoreError
-from raygen.storage import Location
+from raygen.storage import Location, title_of
 
 SCHEMA_VERSION = 3
 """Raised whenever a column of a table changes its name, type or meaning. A new column raises nothing: it may be null,
@@ -101,8 +101,15 @@ def _refuse_difference(location: Location, found: Mapping[str, Any], asked: Mapp
     difference = next(_differences(found, asked), None)
     if difference is not None:
         name, old, new = difference
-        raise StoreError(f"it holds another run: there {name} is {json.dumps(old)}, now {json.dumps(new)}",
+        raise StoreError(f"it holds another run: there {name} is {_shown(old)}, now {_shown(new)}",
                          where=location.title, right="ask for the same again, or give another folder")  # fmt: skip
+
+
+def _shown(value: Any) -> str:
+    """Return a value for messages; a URI may hold secrets."""
+    if isinstance(value, str) and "://" in value:
+        value = title_of(value) + ("?..." if "?" in value else "")
+    return json.dumps(value)
 
 
 def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

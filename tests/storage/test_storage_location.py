@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyarrow import fs
 
 from raygen.errors import StoreError
-from raygen.storage import ArrowBackend, LocalBackend, Location, title_of
+from raygen.storage import ArrowBackend, LocalBackend, Location, copyable, title_of
 
 _WRITE_WITH_LITTLE_ROOM = """
 import resource, signal, sys
@@ -257,6 +257,22 @@ def test_a_location_crosses_a_process_boundary(tmp_path, text):
 ])  # fmt: skip
 def test_messages_show_no_secret_of_an_address(text, shown):
     assert title_of(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "copied"),
+    [
+        ("run/", "run/"),
+        ("s3://bucket/run", "s3://bucket/run"),
+        (
+            "s3://bucket/run?endpoint_override=host:9&scheme=http",
+            "s3://bucket/run?endpoint_override=host:9&scheme=http",
+        ),
+        ("s3://KEY:SECRET@bucket/run?region=x&secret_key=SECRET&scheme=http", "s3://bucket/run?region=x&scheme=http"),
+    ],
+)
+def test_a_command_to_copy_keeps_the_options_that_are_no_secrets(text, copied):
+    assert copyable(text) == copied
 
 
 @pytest.mark.parametrize("text", [

@@ -9,7 +9,8 @@ import pytest
 from committed import committed
 
 from raygen.errors import StoreError
-from raygen.store import SAMPLES, Run, Unit
+from raygen.storage import Location
+from raygen.store import SAMPLES, Run, Unit, claim
 
 UNITS = (
     Unit("conv1-00000", "conv1", ("conv1:0", "conv1:1"), 2),
@@ -200,3 +201,14 @@ def test_a_unit_is_done_whatever_its_layer_is_called(tmp_path, layer):
     run.commit(unit, samples(unit))
     assert committed(run) == {unit.name}
     assert [name for name, _ in run.layers()] == [layer]
+
+
+def test_a_run_of_other_settings_is_refused_without_the_secrets_of_an_address(tmp_path):
+    def address(key):
+        return f"s3://me:{key}@bucket/pictures?secret_key={key}"
+
+    folder = Location.of(str(tmp_path / "run"))
+    claim(folder, "run.json", {"data_root": address("OLD")}, about={})
+    with pytest.raises(StoreError, match=r"there data_root is \"s3://bucket/pictures\?\.\.\.\", now") as caught:
+        claim(folder, "run.json", {"data_root": address("NEW")}, about={})
+    assert "OLD" not in str(caught.value) and "NEW" not in str(caught.value)
