@@ -32,6 +32,7 @@ class Cut:
         cropped: whether (h, w) is the receptive field of one response, without padding.
         after: whether the response is the output of the layer's ReLU after all.
         position: (row, column) of the whole map's response that a cropped one equals; None where it is not cropped.
+        origin: (row, column) in the whole image of the crop's first pixel.
     """
 
     layer: str
@@ -43,6 +44,12 @@ class Cut:
     cropped: bool
     after: bool = False
     position: tuple[int, int] | None = None
+    origin: tuple[int, int] = (0, 0)
+
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """``position`` by the name that it had until schema 3, which scripts of users hold."""
+        return self.position
 
 
 def cut_network(network: Network, layer: str, *, crop: bool = True, after: bool = False) -> Cut:
@@ -122,7 +129,7 @@ def _crop(
     shape = (network.input_shape[0], height, width)
     return Cut(
         layer.name, module, shape, (1, 1), response.shape[1], is_classes=False, cropped=True, after=after,
-        position=position,
+        position=position, origin=(top, left),
     )  # fmt: skip
 
 

@@ -42,7 +42,8 @@ def assert_exact(network, layer, response, crop_corner):
     known = next(known for known in list_layers(network) if known.name == layer)
     assert max(cut.input_shape[1:]) == known.receptive_field
     x = normal(network.input_shape)
-    (top, left), (height, width) = crop_corner(network, cut), cut.input_shape[1:]
+    assert cut.origin == crop_corner(network, cut)
+    (top, left), (height, width) = cut.origin, cut.input_shape[1:]
     part = x[:, :, top : top + height, left : left + width]
     want = response(x)[:, :, cut.position[0], cut.position[1]]
     torch.testing.assert_close(cut.module(part)[:, :, 0, 0], want, rtol=1e-9, atol=1e-11 * float(want.abs().max()))
