@@ -164,6 +164,14 @@ class Location:
             raise StoreError(f"{what} ({error})", where=self.title, right=right) from None
 
     def _path(self, name: str) -> str:
+        """Return the path of what is below this folder.
+
+        Raises:
+            StoreError: if the name leads out of it.
+        """
+        if "\0" in name or ".." in name.split("/"):
+            raise StoreError(f"the name {name[:80]!a} leads to another folder", where=self.title,
+                             right="give a folder whose files have plain names")  # fmt: skip
         return f"{self.root}/{name}" if name else self.root
 
 

@@ -3,11 +3,11 @@ from .lock import Lock as Lock
 from .lock import Pace as Pace
 from .lock import is_held as is_held
 from .lock import read_holder as read_holder
-from .plan import Unit as Unit
 from .request import claim as claim
 from .request import read_request as read_request
 from .run import Run as Run
 from .schema import SAMPLES as SAMPLES
+from .unit import Unit as Unit
 from .verify import Findings as Findings
 from .verify import mend_run as mend_run
 from .verify import verify_run as verify_run

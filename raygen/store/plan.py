@@ -1,23 +1,25 @@
-"""The units of work of a run: their composition is fixed when the run begins, whatever the cluster."""
+"""The plan of a run: which units there are. It is sealed when it is written, and decoded a row group at a time."""
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate, islice
-from typing import Any, overload
+from typing import overload
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raygen.errors import StoreError
-from raygen.nodes import Node, read_node
+from raygen.store.digest import digest_values
 from raygen.store.schema import PLAN
+from raygen.store.unit import Unit, check_names
 
 _GROUP_ROWS = 1000
 """Units of a row group, which are read together."""
@@ -25,51 +27,41 @@ _GROUP_ROWS = 1000
 _CACHED_GROUPS = 8
 """Row groups whose decoded tables are cached."""
 
+_GROUPS = b"raygen.groups"
+"""Of the file's metadata: how many units each row group holds, and a digest of them."""
 
-@dataclass(frozen=True)
-class Unit:
-    """Nodes of one layer whose chains share a batch.
 
-    Attributes:
-        name: unique in the run; also the name of its file.
-        layer: the layer's dotted name.
-        nodes: their texts, as the command line takes them, in the order of the batch.
-        chains: chains of each node.
+def write_plan(units: Iterable[Unit], where: str) -> tuple[bytes, str]:
+    """Return the bytes of ``plan.parquet`` and their seal; the units may be made as they are asked for.
+
+    Args:
+        units: in the plan's order.
+        where: the run's folder, for messages.
+
+    Raises:
+        StoreError: if a unit has a name that no plan may hold.
     """
-
-    name: str
-    layer: str
-    nodes: tuple[str, ...]
-    chains: int
-
-    @cached_property
-    def parsed(self) -> tuple[Node, ...]:
-        """The nodes as values: their texts are read once, when they are first asked for.
-
-        Raises:
-            NodeError: if a text is none of a node.
-        """
-        return tuple(map(read_node, self.nodes))
-
-    @property
-    def path(self) -> str:
-        """The file of its samples, relative to the run's folder."""
-        return f"samples/{self.layer}/{self.name}.parquet"
-
-
-def write_plan(units: Iterable[Unit]) -> bytes:
-    """Return the bytes of ``plan.parquet``; the units may be made as they are asked for."""
-    sink, waiting = io.BytesIO(), iter(units)
-    with pq.ParquetWriter(sink, PLAN, compression="zstd") as writer:
+    sink, waiting, groups = io.BytesIO(), iter(units), list[tuple[int, str]]()
+    with pq.ParquetWriter(sink, PLAN, compression="zstd", write_page_checksum=True) as writer:
         while group := list(islice(waiting, _GROUP_ROWS)):
+            for unit in group:
+                check_names(unit, where)
             columns = {
                 "unit": [unit.name for unit in group],
                 "layer": [unit.layer for unit in group],
                 "nodes": [list(unit.nodes) for unit in group],
                 "chains": [unit.chains for unit in group],
             }
-            writer.write_table(pa.table(columns, schema=PLAN))
-    return sink.getvalue()
+            table = pa.table(columns, schema=PLAN)
+            writer.write_table(table)
+            groups.append((len(group), digest_values(table)))
+        text = json.dumps(groups).encode()
+        writer.add_key_value_metadata({_GROUPS: text})
+    return sink.getvalue(), _seal(text)
+
+
+def _seal(groups: bytes) -> str:
+    return hashlib.sha256(groups).hexdigest()
 
 
 class Plan(Sequence[Unit]):
@@ -78,25 +70,40 @@ class Plan(Sequence[Unit]):
     Args:
         data: the file's bytes.
         where: the run's folder, for messages.
+        seal: what ``write_plan`` said of it; None for the plan of an older run, which was not sealed.
 
     Raises:
-        StoreError: here or later, if it is torn.
+        StoreError: here or later, if it is torn, is not what was sealed, or holds names that lead out of the run.
     """
 
-    def __init__(self, data: bytes, where: str) -> None:
+    def __init__(self, data: bytes, where: str, seal: str | None = None) -> None:
         self._where = where
+        self._digests: list[str] | None = None
         with self._torn_is_named():
-            self._file = pq.ParquetFile(io.BytesIO(data))
-        groups = range(self._file.metadata.num_row_groups)
-        self._starts: list[int] = [0, *accumulate(self._file.metadata.row_group(group).num_rows for group in groups)]
-        self._groups: OrderedDict[int, pa.Table] = OrderedDict()
+            self._file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+            groups = range(self._file.metadata.num_row_groups)
+            sizes = [self._file.metadata.row_group(group).num_rows for group in groups]
+            if seal is not None:
+                self._digests = self._sealed(seal, sizes)
+        self._starts: list[int] = [0, *accumulate(sizes)]
+        self._groups: OrderedDict[int, list[Unit]] = OrderedDict()
+
+    def _sealed(self, seal: str, sizes: list[int]) -> list[str]:
+        """Return the digests of the row groups, which are what the seal is of."""
+        text = (self._file.metadata.metadata or {}).get(_GROUPS, b"")
+        if _seal(text) != seal:
+            raise ValueError("it is not the plan that run.json names")
+        groups = json.loads(text)
+        if [rows for rows, _ in groups] != sizes:
+            raise ValueError("it holds other units than were planned")
+        return [digest for _, digest in groups]
 
     def __len__(self) -> int:
         return self._starts[-1]
 
     def __iter__(self) -> Iterator[Unit]:
         for group in range(len(self._starts) - 1):
-            yield from map(_unit, self._decode(group).to_pylist())
+            yield from self._decode(group)
 
     @overload
     def __getitem__(self, index: int) -> Unit: ...
@@ -110,9 +117,9 @@ class Plan(Sequence[Unit]):
             raise IndexError(index)
         # A group without rows would have the same start as the next.
         group = bisect_right(self._starts, row) - 1
-        return _unit(self._read(group).slice(row - self._starts[group], 1).to_pylist()[0])
+        return self._read(group)[row - self._starts[group]]
 
-    def _read(self, group: int) -> pa.Table:
+    def _read(self, group: int) -> list[Unit]:
         if group not in self._groups:
             self._groups[group] = self._decode(group)
             if len(self._groups) > _CACHED_GROUPS:
@@ -120,18 +127,25 @@ class Plan(Sequence[Unit]):
         self._groups.move_to_end(group)
         return self._groups[group]
 
-    def _decode(self, group: int) -> pa.Table:
+    def _decode(self, group: int) -> list[Unit]:
         with self._torn_is_named():
-            return self._file.read_row_group(group).select(PLAN.names)
+            table = self._file.read_row_group(group).select(PLAN.names).cast(PLAN)
+            table.validate(full=True)
+            if any(column.null_count for column in (*table.columns, pc.list_flatten(table["nodes"]))):
+                raise ValueError("a value is missing")
+            if table.num_rows != self._starts[group + 1] - self._starts[group]:
+                raise ValueError("units are missing")
+            if self._digests is not None and digest_values(table) != self._digests[group]:
+                raise ValueError("it holds other units than were planned")
+            units = [Unit(row["unit"], row["layer"], tuple(row["nodes"]), row["chains"]) for row in table.to_pylist()]
+        for unit in units:
+            check_names(unit, self._where)
+        return units
 
     @contextmanager
     def _torn_is_named(self) -> Iterator[None]:
         try:
             yield
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise StoreError(f"plan.parquet is torn ({error})", where=self._where,
+        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+            raise StoreError(f"plan.parquet is torn ({str(error)[:200]})", where=self._where,
                              right="remove that file and run the same command again") from None  # fmt: skip
-
-
-def _unit(row: dict[str, Any]) -> Unit:
-    return Unit(name=row["unit"], layer=row["layer"], nodes=tuple(row["nodes"]), chains=row["chains"])

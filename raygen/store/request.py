@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from raygen.errors import StoreError
@@ -19,6 +20,9 @@ VERSIONS = (2, SCHEMA_VERSION)
 LOCK = "lock.json"
 """Names the process that works in a folder; the first file in it, and the last to be removed."""
 
+_SEALS = "seals"
+"""Of the document: digests by which a changed bit is found. Older documents have none."""
+
 
 def claim(
     location: Location,
@@ -27,6 +31,7 @@ def claim(
     *,
     about: Mapping[str, str],
     allowed: Collection[str] = (),
+    seals: Callable[[], Mapping[str, str]] = dict,
 ) -> int:
     """Write the request to ``name`` in an empty folder, or check that it is there; return its version of the schema.
 
@@ -36,6 +41,7 @@ def claim(
         request: everything that decides the outcome: plain values.
         about: what is useful to know but decides nothing (versions); not compared.
         allowed: names that may be in the folder before the request.
+        seals: asked where the request is written; returns the seals of the files that follow it.
 
     Raises:
         StoreError: if another request, or other files, are there, or the folder cannot be written.
@@ -47,6 +53,9 @@ def claim(
         return int(found["schema"])
     refuse_foreign_files(location, name, allowed)
     document = {"schema": SCHEMA_VERSION, "request": asked, "about": dict(about)}
+    # Its own seal, the last, is of all that stands before it.
+    document[_SEALS] = dict(seals())
+    document[_SEALS]["self"] = _digest(document)
     location.write(name, json.dumps(document, indent=2).encode())
     return SCHEMA_VERSION
 
@@ -79,18 +88,52 @@ def read_request(location: Location, name: str) -> dict[str, Any]:
     Raises:
         StoreError: if it is missing, damaged, or of a version of the schema that this raygen does not read.
     """
+    document = _read(location, name)
+    document.pop(_SEALS, None)
+    return document
+
+
+def read_seals(location: Location, name: str) -> Mapping[str, str]:
+    """Return the seals that the document keeps of other files; of an older document there are none.
+
+    Raises:
+        StoreError: as ``read_request`` does.
+    """
+    seals: Mapping[str, str] = _read(location, name).get(_SEALS, {})
+    return seals
+
+
+def _read(location: Location, name: str) -> dict[str, Any]:
     if not location.exists(name):
         raise StoreError(f"there is no {name}", where=location.title, right="give a folder that raygen wrote")
     try:
         document = json.loads(location.read(name))
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
+    damaged = StoreError(f"{name} is damaged", where=location.title, right="restore it, or begin anew elsewhere")
     if not isinstance(document, dict) or not isinstance(document.get("request"), dict):
-        raise StoreError(f"{name} is damaged", where=location.title, right="restore it, or begin anew elsewhere")
-    if (found := document.get("schema")) not in VERSIONS:
+        raise damaged
+    if (found := document.get("schema")) not in VERSIONS or isinstance(found, float):
         raise StoreError(f"{name} is of schema version {found}, and this raygen reads {VERSIONS[0]} to {VERSIONS[-1]}",
                          where=location.title, right="use the raygen that wrote it")  # fmt: skip
+    if not _is_whole(document):
+        raise damaged
     return document
+
+
+def _is_whole(document: dict[str, Any]) -> bool:
+    """Whether a document, if it is sealed, holds what was sealed."""
+    if _SEALS not in document:
+        return True
+    seals = document[_SEALS]
+    if not isinstance(seals, dict) or not all(isinstance(seal, str) for seal in seals.values()):
+        return False
+    others = {name: seal for name, seal in seals.items() if name != "self"}
+    return bool(seals.get("self") == _digest({**document, _SEALS: others}))
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def _is_partial(entry: str, name: str) -> bool:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from raygen.errors import StoreError
 from raygen.storage import Location
 from raygen.store.lock import Lock, Pace
-from raygen.store.request import SCHEMA_VERSION, claim, read_request
+from raygen.store.request import SCHEMA_VERSION, claim, read_request, read_seals
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raygen.store.plan import Plan, Unit
+    from raygen.store.plan import Plan
     from raygen.store.states import UnitState
+    from raygen.store.unit import Unit
 
 _REQUEST = "run.json"
 PLAN_FILE = "plan.parquet"
@@ -61,12 +62,30 @@ class Run:
         from raygen.store.plan import write_plan  # noqa: PLC0415
 
         run = cls(Location.of(folder))
-        version = claim(run.location, _REQUEST, request, about=about, allowed=_ALLOWED)
+        made: list[tuple[bytes, str]] = []
+
+        def seals() -> dict[str, str]:
+            made.append(write_plan(units, run.location.title))
+            return {PLAN_FILE: made[0][1]}
+
+        version = claim(run.location, _REQUEST, request, about=about, allowed=_ALLOWED, seals=seals)
         if version != SCHEMA_VERSION:
             run._refuse_unfinished(version)
         elif not run.location.exists(PLAN_FILE):
-            run.location.write(PLAN_FILE, write_plan(units))
+            run._write_plan(*(made[0] if made else write_plan(units, run.location.title)))
         return run
+
+    def _write_plan(self, data: bytes, seal: str) -> None:
+        """Write the plan, which may have been lost after its run began.
+
+        Raises:
+            StoreError: if the run was begun with another one: its samples would not fit this one.
+        """
+        known = read_seals(self.location, _REQUEST).get(PLAN_FILE, seal)
+        if known != seal:
+            raise StoreError(f"{PLAN_FILE} is lost, and this raygen plans other units", where=self.location.title,
+                             right="use the raygen that began the run, or give a new folder")  # fmt: skip
+        self.location.write(PLAN_FILE, data)
 
     @staticmethod
     def is_begun(folder: str) -> bool:
@@ -93,11 +112,12 @@ class Run:
         """The plan, read anew each time; its units are decoded as they are asked for.
 
         Raises:
-            StoreError: if it is missing or torn.
+            StoreError: if it is missing or torn, or is not the plan that the run began with.
         """
         from raygen.store.plan import Plan  # noqa: PLC0415
 
-        return Plan(self.location.read(PLAN_FILE), self.location.title)
+        seal = read_seals(self.location, _REQUEST).get(PLAN_FILE)
+        return Plan(self.location.read(PLAN_FILE), self.location.title, seal)
 
     def done(self, plan: Sequence[Unit]) -> bytearray:
         """Return 1 for each unit of the plan that is committed, else 0: ``compress(plan, run.done(plan))`` is these.

@@ -17,8 +17,8 @@ from safetensors.numpy import load, save
 
 from raygen.errors import StoreError
 from raygen.storage import Location
-from raygen.store.plan import Unit
 from raygen.store.request import read_request
+from raygen.store.unit import Unit
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -45,7 +45,7 @@ class UnitState:
     @property
     def path(self) -> str:
         """The file, relative to the run's folder."""
-        return f"state/{self.unit.name}.safetensors"
+        return self.unit.state_path
 
     def read(self) -> Arrays | None:
         """Return the state of this unit of this run; None if there is none, or it is torn or of something else."""

@@ -16,10 +16,10 @@ from PIL import Image
 from raygen.errors import StoreError
 from raygen.nodes import without_layer
 from raygen.storage import Location
-from raygen.store.plan import Unit
 from raygen.store.run import PLAN_FILE, Run
 from raygen.store.samples import read_samples
 from raygen.store.schema import SAMPLES
+from raygen.store.unit import Unit
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def verify_run(run: Run, on_unit: Callable[[int, int], None] | None = None) -> F
         return Findings(missing=1, first_missing=(PLAN_FILE,), partial=_partial(location))
     try:
         plan = run.plan
-        units = {unit.name: index for index, unit in enumerate(plan)}
+        units = {unit.state_path: index for index, unit in enumerate(plan)}
     except StoreError as error:
         return Findings(torn={PLAN_FILE: error.what}, partial=_partial(location))
     files = {f"samples/{name}" for name in location.names("samples", recursive=True)}
@@ -133,22 +133,21 @@ def _partial(location: Location) -> tuple[str, ...]:
 def _unneeded(run: Run, units: dict[str, int], torn: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield states that are not needed. A torn one is ignored when its unit begins, so it is not needed either."""
     plan = run.plan
-    for name in run.location.names("state"):
-        unit_name = name.rpartition(".")[0]
+    for name in (f"state/{name}" for name in run.location.names("state", recursive=True)):
         if name.endswith(".tmp"):
             continue
-        if unit_name not in units:
-            yield f"state/{name}", "of no unit"
+        if name not in units:
+            yield name, "of no unit"
             continue
-        unit = plan[units[unit_name]]
+        unit = plan[units[name]]
         if unit.path not in torn and run.location.exists(unit.path):
-            yield f"state/{name}", "of a unit that is done"
+            yield name, "of a unit that is done"
         else:
             readable = None
             with contextlib.suppress(StoreError):
                 readable = run.state(unit).read()
             if readable is None:
-                yield f"state/{name}", "torn, or of another version"
+                yield name, "torn, or of another version"
 
 
 Size = tuple[int, int]

@@ -6,6 +6,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from older_runs import unseal
 from test_store_verify import REQUEST, UNITS, contents, rows_of, table
 
 from raygen.errors import StoreError
@@ -31,6 +32,7 @@ def samples_of_version_2(unit) -> pa.Table:
 def write_version_2(folder, units=UNITS) -> Run:
     """Write what the raygen of schema version 2 wrote: its names, its version in all files, its seal."""
     run = Run.begin(str(folder), REQUEST, UNITS, about={})
+    unseal(folder)
     document = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(document | {"schema": 2}, indent=2))
     plan = pq.read_table(folder / "plan.parquet")
