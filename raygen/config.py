@@ -154,7 +154,8 @@ class PipelineConfig(PretrainConfig, SampleConfig):
         """Return the second stage, of the trained network in ``weights``, which says which network it is."""
         whole = SampleConfig.part_of(self)
         trained = whole.model_copy(update={"weights": weights})
-        trained.model_fields_set.difference_update({"network", "arguments"})
+        # A factory is imported only where the user named it.
+        trained.model_fields_set.difference_update({"arguments"} if ":" in self.network else {"network", "arguments"})
         return trained
 
 

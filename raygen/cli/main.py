@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import FrameType
 
 import click
@@ -59,9 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 done; 2 something given is wrong, said in one line; 3 finished in part; 130 and 143 stopped by a signal.
     """
-    # A user's own "package.module:factory" is found from where the command is given, as with python -m.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         cli.main(args=None if arguments is None else list(arguments), prog_name="raygen", standalone_mode=False)

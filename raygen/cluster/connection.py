@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import ray
 from ray._private import ray_constants
+from ray.job_config import JobConfig
 
 from raygen.errors import SettingsError
 
@@ -48,6 +49,7 @@ def session(address: str | None = None) -> Iterator[None]:
     try:
         with _own_sigterm():
             ray.init(address=where, include_dashboard=False if where == "local" else None,
+                     job_config=JobConfig() if where.startswith("ray://") else _Job(),
                      logging_level=logging.ERROR, log_to_driver=False)  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
         raise _failure(where, error) from None
@@ -56,6 +58,17 @@ def session(address: str | None = None) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+class _Job(JobConfig):
+    """A job whose workers look for modules where they are installed.
+
+    Ray would have them look first in the driver's working directory, and in the folder of its script. A user's own
+    network brings its folder with it, see ``Network`` and ``TrainingTask``.
+    """
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
 
 
 @contextmanager

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from raygen.errors import NetworkError
+from raygen.networks.zoo.user_code import Search, folders_of
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,12 @@ class Network:
     std: tuple[float, ...]
     class_names: tuple[str, ...]
     weights_hash: str
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Where it is read, as in an actor, a user's classes must be found before the module that is made of them.
+        folders = [*folders_of(self.module), *([str(Path.cwd())] if ":" in self.name else [])]
+        fields = [getattr(self, field.name) for field in dataclasses.fields(self)]
+        return _read_network, (Search(folders), *fields)
 
     def pixels(self, x: Tensor) -> Tensor:
         """Return network inputs ``x`` (..., C, h, w) as pixels, 0 to 1 where they are an image's; not clipped."""
@@ -87,3 +97,8 @@ def hash_weights(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _read_network(search: Search, *fields: Any) -> Network:
+    search.end()
+    return Network(*fields)

@@ -76,7 +76,7 @@ def read_metadata(path: Path) -> Metadata:
     where = f"file {path} beside the weights"
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # of a number of 5,000 digits Python says ValueError
         what = f"cannot be read ({type(error).__name__})"
         raise NetworkError(what, where=where, right=_RIGHT) from None
     if not isinstance(values, dict):

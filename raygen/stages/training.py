@@ -38,7 +38,9 @@ def pretrain(config: PretrainConfig, on_epoch: Callable[[EpochReport], None]) ->
     with TrainingFolder.lock(config.out) as lock:
         folder = TrainingFolder.claim(config.out, request, about=facts)
         if not folder.finished:
-            task = TrainingTask(folder, network, data, settings, config.seed, config.threads, config.gpus > 0)
+            task = TrainingTask(
+                folder, network, data, settings, config.seed, config.threads, config.gpus > 0, code=str(Path.cwd())
+            )
             _train(task, config, while_held(lock, on_epoch))
     return folder
 

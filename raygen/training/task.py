@@ -36,6 +36,8 @@ class TrainingTask:
         seed: of the weights and of the order of the images.
         threads: CPU threads of a worker.
         gpu: whether a worker has a GPU.
+        code: folder in which Python looks last for the package of a user's network; a worker may have another working
+            directory.
     """
 
     folder: TrainingFolder
@@ -45,6 +47,7 @@ class TrainingTask:
     seed: int
     threads: int
     gpu: bool
+    code: str | None = None
 
 
 def run_task(task: TrainingTask, on_epoch: Callable[[EpochReport], None], opener: Opener = open_data) -> None:
@@ -71,7 +74,7 @@ def run_task(task: TrainingTask, on_epoch: Callable[[EpochReport], None], opener
         # A run stopped between a state and its metrics may have no epoch left to write them again.
         task.folder.save_history(resume["history"])
     start = task.network.model_copy(update={"weights": task.network.weights or "random"})
-    network = load_network(start, seed=task.seed)
+    network = load_network(start, seed=task.seed, code=task.code)
     train_set, test_set = opener(task.data, network.input_shape)
     module = copy.deepcopy(network.module).requires_grad_(True)
 

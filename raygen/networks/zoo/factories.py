@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
+import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from raygen.errors import NetworkError, WeightsError, closest
 from raygen.networks.zoo.caffe import caffe_alexnet, caffenet, lenet, zeiler_fergus
+from raygen.networks.zoo.user_code import import_factory, searched_last
 
 _OWN: dict[str, Callable[..., nn.Module]] = {
     "lenet": lenet,
@@ -44,28 +48,66 @@ def known_networks() -> tuple[str, ...]:
     return (*_OWN, *(name for name in names if not name.startswith(_TRANSFORMERS)))
 
 
-def build_network(name: str, arguments: Mapping[str, Any], seed: int = 0) -> nn.Module:
+def build_network(
+    name: str, arguments: Mapping[str, Any], seed: int = 0, *, code: str | None = None, most: int | None = None
+) -> nn.Module:
     """Return a new module with weights initialised from ``seed``; torch's generators are left as they were.
 
+    Args:
+        name: one of ``known_networks``, or "package.module:factory": the caller knows that the user named it.
+        arguments: of the factory.
+        seed: of the weights.
+        code: folder in which Python looks last for a user's package; the working directory if None.
+        most: numbers that it may hold; any if None.
+
     Raises:
-        NetworkError: if the name is unknown, or the factory cannot be imported or fails.
+        NetworkError: if the name is unknown, the factory cannot be imported or fails, or the network is too large.
     """
-    factory = _factory(name)
-    where = f"network {name}"
-    if "weights" in arguments and name in known_networks():
-        raise NetworkError("arguments hold weights", where=where, right="give them as --weights")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            module = factory(**{**_DEFAULTS.get(name, {}), **arguments})
-        except Exception as error:  # the factory may be the user's code
-            given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-            what = f"cannot be built with ({given}): {type(error).__name__}: {error}"
-            raise NetworkError(what, where=where, right="give arguments that its factory takes") from None
+    with searched_last(*([code or str(Path.cwd())] if ":" in name else [])):
+        factory = _factory(name)
+        where = f"network {name}"
+        downloads = sorted({"weights", "pretrained"} & set(arguments))
+        if downloads and ":" not in name:
+            raise NetworkError(f"arguments hold {downloads[0]}", where=where, right="give them as --weights")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                with nullcontext() if most is None else _AtMost(most, where):
+                    module = factory(**{**_DEFAULTS.get(name, {}), **arguments})
+            except NetworkError:
+                raise
+            except Exception as error:  # the factory may be the user's code
+                given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+                what = f"cannot be built with ({given}): {type(error).__name__}: {error}"
+                raise NetworkError(what, where=where, right="give arguments that its factory takes") from None
     if not isinstance(module, nn.Module):
         what = f"the factory returned a {type(module).__name__}"
         raise NetworkError(what, where=where, right="return a torch.nn.Module")
     return module
+
+
+class _AtMost(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuse to make tensors of more than ``most`` numbers in all, before there is memory for them."""
+
+    def __init__(self, most: int, where: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._left, self._most, self._where = most, most, where
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _CREATES and args:
+            self._left -= math.prod(args[0])
+            if self._left < 0:
+                what = f"its weights would be more than the {self._most:,} numbers that the file can hold"
+                raise NetworkError(what, where=self._where, right="give the network or arguments of these weights")
+        return func(*args, **(kwargs or {}))
+
+
+_CREATES = frozenset(
+    {torch.ops.aten.empty.memory_format, torch.ops.aten.zeros.default, torch.ops.aten.ones.default,
+     torch.ops.aten.full.default, torch.ops.aten.randn.default, torch.ops.aten.rand.default}
+)  # fmt: skip
 
 
 def defaults_of(name: str, module: nn.Module) -> Defaults:
@@ -113,28 +155,10 @@ def _factory(name: str) -> Callable[..., Any]:
     if name in _OWN:
         return _OWN[name]
     if ":" in name:
-        return _import(name)
+        return import_factory(name)
     known = known_networks()
     if name not in known:
         right = closest(name, known) + ' (or "package.module:factory")'
         raise NetworkError("unknown network", where=f"network {name}", right=right)
     builder: Callable[..., Any] = torchvision.models.get_model_builder(name)
     return builder
-
-
-def _import(name: str) -> Callable[..., Any]:
-    where = f"network {name}"
-    module_name, _, attribute = name.partition(":")
-    try:
-        found = importlib.import_module(module_name)
-    except Exception as error:  # importing runs the user's code
-        what = f"cannot import {module_name!r} ({type(error).__name__}: {error})"
-        raise NetworkError(what, where=where, right="give package.module:factory of an importable module") from None
-    factory = getattr(found, attribute, None)
-    if factory is None:
-        right = closest(attribute, [key for key, value in vars(found).items() if callable(value)])
-        raise NetworkError(f"{module_name} has no {attribute!r}", where=where, right=right)
-    if not callable(factory):
-        raise NetworkError(f"{attribute!r} is not callable", where=where, right="name a function or class")
-    called: Callable[..., Any] = factory
-    return called

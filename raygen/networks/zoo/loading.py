@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 from raygen.errors import NetworkError, SettingsError, WeightsError
 from raygen.networks.network import Network, wrap_network
 from raygen.networks.settings import NetworkSettings, with_metadata
+from raygen.networks.zoo.asked import LARGEST_INPUT, check_asked, check_size
 from raygen.networks.zoo.factories import Defaults, build_network, defaults_of, download_weights
 from raygen.networks.zoo.weights import fit_weights, read_description, read_tensors, state_dict_of
 from raygen.settings import Settings
@@ -29,26 +31,36 @@ class _Description(Settings):
     class_names: tuple[str, ...] = ()
 
 
-def load_network(settings: NetworkSettings, *, seed: int = 0) -> Network:
+def load_network(settings: NetworkSettings, *, seed: int = 0, code: str | None = None) -> Network:
     """Build the network that ``settings`` name and load its weights.
 
     ``weights`` is a file (a state_dict in .pt, .pth or .safetensors, or a raygen checkpoint, which also says which
     network it is), "DEFAULT" for torchvision's download, or "random" for the untrained network of ``seed``.
     What settings give explicitly goes before what a file beside the weights says, and that before what the checkpoint
-    or torchvision say of the input and the classes; see :mod:`raygen.networks.settings`.
+    or torchvision say of the input and the classes; see :mod:`raygen.networks.settings`. A factory is imported only
+    where the settings name it explicitly: a file may ask for networks that are built in, and for those within bounds.
+
+    Args:
+        settings: which network and weights.
+        seed: of the untrained network.
+        code: folder in which Python looks last for a user's package; the working directory if None.
 
     Raises:
-        NetworkError: if the network is unknown, cannot be built, has no weights given, or does not take its input.
+        NetworkError: if the network is unknown, cannot be built, has no weights given, or does not take its input; or
+            if a file asks for a factory.
         WeightsError: if the weights cannot be read or do not fit.
     """
+    given = settings
     settings, names = with_metadata(settings)
     description = None if settings.weights is None else _describe(settings.weights)
     if description is not None:
         _check_same(settings, description)
         settings = settings.model_copy(update={"network": description.network, "arguments": description.arguments})
-    module = build_network(settings.network, settings.arguments, seed)
+    asked = (settings.network, settings.arguments) != (given.network, given.arguments)
+    most = check_asked(settings, given) if asked else None
+    module = build_network(settings.network, settings.arguments, seed, code=code, most=most)
     _load_weights(module, settings)
-    return _with_input(module, settings, description, names)
+    return _with_input(module, settings, description, names, given)
 
 
 def _describe(weights: str) -> _Description | None:
@@ -86,7 +98,11 @@ def _load_weights(module: nn.Module, settings: NetworkSettings) -> None:
 
 
 def _with_input(
-    module: nn.Module, settings: NetworkSettings, stored: _Description | None, listed: tuple[str, ...] | None
+    module: nn.Module,
+    settings: NetworkSettings,
+    stored: _Description | None,
+    listed: tuple[str, ...] | None,
+    given: NetworkSettings,
 ) -> Network:
     name = settings.network
     default = defaults_of(name, module) if stored is None else _stored_defaults(stored)
@@ -95,6 +111,8 @@ def _with_input(
     if channels is None or size is None:
         lacking = "input_size" if size is None else "channels"
         raise NetworkError(f"{lacking} is not known", where=f"network {name}", right=f"give {lacking}")
+    if channels * math.prod(size) > LARGEST_INPUT:
+        check_size(settings, given, (channels, *size))
     # Statistics of three colours say nothing of an input with another number of channels.
     same = channels == default.channels
     network = wrap_network(

@@ -1,0 +1,72 @@
+"""What a file of weights may ask for: a description is no wish of the user, and the file may be a stranger's."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import NoReturn
+
+from raygen.errors import NetworkError
+from raygen.networks.settings import NetworkSettings, find_metadata
+from raygen.networks.zoo.weights import read_tensors
+
+LARGEST_INPUT = 3 * 2048**2
+"""Numbers of an input that a file may ask for; larger ones the user gives."""
+
+
+_SPARE = 4096
+"""Numbers that a network may make beside those of its weights, such as counters that old files lack."""
+
+
+def check_asked(settings: NetworkSettings, given: NetworkSettings) -> int | None:
+    """Check the network and the arguments that a file asks for; return how many numbers the network may hold.
+
+    That is as many as the file may: no kind of number takes less than a byte. A network that is built in takes memory
+    before its weights are looked at.
+
+    Args:
+        settings: with what the file says.
+        given: what the user gave.
+
+    Raises:
+        NetworkError: if the file asks for a factory that the user did not name, or for arguments that are no plain
+            numbers.
+        WeightsError: if there is no such file.
+    """
+    name, arguments = settings.network, settings.arguments
+    if ":" in name:
+        if "network" not in given.model_fields_set or given.network != name:
+            what = f"asks for the factory {name}, which would run code that you did not name"
+            raise NetworkError(what, where=_file(settings), right=f"give --network {shlex.quote(name)} if you trust it")
+        return None
+    if "arguments" in given.model_fields_set:
+        return None
+    for key, value in arguments.items():
+        # Lists would say how many layers there are, names what is called.
+        if isinstance(value, int) and abs(value) >= 2**63:  # of so many digits Python may refuse to write it
+            _refuse(settings, f"asks for a number {key} of more than 64 bits", "arguments")
+        if value is not None and not isinstance(value, bool | int | float):
+            _refuse(settings, f"asks for {key} = {value!r}", "arguments")
+    weights = Path(settings.weights or "")
+    if not weights.is_file():
+        read_tensors(weights)  # says so
+    return weights.stat().st_size + _SPARE
+
+
+def check_size(settings: NetworkSettings, given: NetworkSettings, shape: tuple[int, ...]) -> None:
+    """Check a (C, H, W) that is over ``LARGEST_INPUT``.
+
+    Raises:
+        NetworkError: if the user did not give it.
+    """
+    if given.input_size is None and settings.weights not in (None, "random", "DEFAULT"):
+        _refuse(settings, f"asks for an input of {'x'.join(map(str, shape))}", "input-size")
+
+
+def _refuse(settings: NetworkSettings, what: str, option: str) -> NoReturn:
+    raise NetworkError(what, where=_file(settings), right=f"give --{option} yourself if that is what you want")
+
+
+def _file(settings: NetworkSettings) -> str:
+    beside = find_metadata(settings.weights)
+    return f"weights {settings.weights}" + (f" (with {beside.name})" if beside else "")
