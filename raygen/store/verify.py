@@ -177,7 +177,7 @@ class UnitCheck:
             data: its bytes.
         """
         try:
-            samples = read_samples(data, thorough=True)
+            samples = read_samples(data)
         except ValueError as error:
             yield str(error)
             return
