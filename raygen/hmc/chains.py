@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -55,40 +56,46 @@ class Trace:
         return Trace(*changed)
 
 
-class Recorder:
-    """Records chains step by step.
+@dataclass(frozen=True)
+class Record:
+    """The record of chains that still move: blocks of their trace, with the lengths of a binary counter.
 
-    Args:
-        trace: the record so far, to be gone on with.
+    A block takes in its successor once that is as long. So a step copies each earlier one a few times in all, and there
+    are few blocks, however long the chains are.
     """
 
-    def __init__(self, trace: Trace | None = None) -> None:
-        self._trace = trace
-        self._steps: list[tuple[Tensor, ...]] = []
-        self._directions: Tensor | None = None
-        self._potential: Tensor | None = None
+    blocks: tuple[Trace, ...] = ()
 
-    def note(self, before: ChainState, after: ChainState, tilt: Tensor, noise: Noise, info: StepInfo) -> None:
-        """Take in one step; ``before`` is the last one's ``after``."""
-        if self._directions is None or self._potential is None:
-            self._directions, self._potential = _directions(before.position), potential(before, tilt)
+    def __len__(self) -> int:
+        """Return how many steps are recorded."""
+        return sum(map(len, self.blocks))
+
+    def add(self, before: ChainState, after: ChainState, tilt: Tensor, noise: Noise, info: StepInfo) -> Record:
+        """Return the record with one more step; ``before`` is the last one's ``after``."""
+        known = self.blocks[-1].potential if self.blocks else None
+        begin = potential(before, tilt) if known is None else known[-1]
         kinetic = 0.5 * noise.momentum.flatten(1).square().sum(1, dtype=torch.float64)
-        now = potential(after, tilt)
-        projected = after.position.flatten(1) @ self._directions
-        self._steps.append((after.score, self._potential + kinetic, projected, info.acceptance, info.diverged, now))
-        self._potential = now
+        position = after.position.flatten(1)
+        projected = position @ _directions(position.shape[1], position.dtype, position.device)
+        step = (after.score, begin + kinetic, projected, info.acceptance, info.diverged, potential(after, tilt))
+        blocks = (*self.blocks, Trace(*(column[None] for column in step)))
+        while len(blocks) > 1 and len(blocks[-2]) <= len(blocks[-1]):
+            blocks = (*blocks[:-2], _join(blocks[-2:]))
+        return Record(blocks)
+
+    def rows(self, chosen: Tensor) -> Record:
+        """Return the record of the chains whose numbers are ``chosen``, alone."""
+        return Record(tuple(block.rows(chosen) for block in self.blocks))
 
     @property
     def trace(self) -> Trace:
         """The record of all steps so far, of which there is at least one."""
-        if self._steps:
-            columns = [torch.stack(column) for column in zip(*self._steps, strict=True)]
-            if self._trace is not None:
-                known = (getattr(self._trace, field.name) for field in fields(Trace))
-                columns = [torch.cat(pair) for pair in zip(known, columns, strict=True)]
-            self._trace, self._steps = Trace(*columns), []
-        assert self._trace is not None
-        return self._trace
+        return _join(self.blocks)
+
+
+def _join(blocks: Sequence[Trace]) -> Trace:
+    columns = ((getattr(block, field.name) for block in blocks) for field in fields(Trace))
+    return Trace(*(torch.cat([*column]) for column in columns))
 
 
 def potential(state: ChainState, tilt: Tensor) -> Tensor:
@@ -120,19 +127,20 @@ def draw(
         iterations: how many.
         on_step: called after each with the count of those made, the state, and what happened.
     """
-    recorder = Recorder()
+    record = Record()
     for count in range(1, iterations + 1):
         noise = streams.noise(first + count - 1, state.position.shape[1:])
         before = state
         state, info = kernel.step(before, parameters, score, noise)
-        recorder.note(before, state, parameters.tilt, noise, info)
+        record = record.add(before, state, parameters.tilt, noise, info)
         on_step(count, state, info)
-    return state, recorder.trace
+    return state, record.trace
 
 
-def _directions(position: Tensor) -> Tensor:
+@lru_cache(maxsize=4)
+def _directions(dimension: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return unit vectors, shape (D, P), the same for every run."""
     generator = torch.Generator().manual_seed(0)
-    vectors = torch.randn((position[0].numel(), PROJECTIONS), generator=generator, dtype=torch.float64)
+    vectors = torch.randn((dimension, PROJECTIONS), generator=generator, dtype=torch.float64)
     units: Tensor = vectors / vectors.norm(dim=0)
-    return units.to(position)
+    return units.to(device, dtype)

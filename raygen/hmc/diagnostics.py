@@ -53,7 +53,7 @@ def diagnose(trace: Trace, chains: int, superchains: int | None = None) -> tuple
         trace: of all chains, those of a node side by side.
         chains: of each node.
         superchains: groups of a node's chains that share a start, as ``Streams.start`` makes them. Chains with starts
-            of their own tell nothing here: their groups agree before they have moved.
+            of their own say nothing here: their groups agree before they have moved.
 
     Raises:
         SettingsError: if ``superchains`` is no divisor of ``chains``, or below 2.

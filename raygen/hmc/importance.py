@@ -9,7 +9,6 @@ step sizes are constants to the chains that are weighted: nothing adapts here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,7 +18,7 @@ from raygen.errors import SettingsError
 from raygen.hmc.kernel import Kernel
 from raygen.hmc.ladder import Annealing, Ladder, at_rest, find_ladder
 from raygen.hmc.state import ChainState, Parameters, ScoreFunction
-from raygen.hmc.streams import Noise, Streams
+from raygen.hmc.streams import Streams
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,7 @@ class LogNormaliser:
         standard_error: of log_z by the delta method, over the chains of the node, which are independent; NaN for one
             chain or without a weight. Above 0.5 or so neither it nor log_z is to be trusted.
         ess: effective sample size of the weights, (sum w)^2 / sum w^2; 0 to the number of chains.
-        log_weights: shape (nodes, chains).
-        dead: chains whose start has no finite score, int64; their weight is zero.
-        acceptance_rate: mean acceptance probability of the other chains on the ladder; NaN without moves.
-        divergences: trajectories of theirs that diverged, int64.
+        log_weights: shape (nodes, chains); minus infinity for a chain whose start has no finite score.
         ladder: the tilts and step sizes.
         gradients: of one weighted chain.
     """
@@ -44,29 +40,23 @@ class LogNormaliser:
     standard_error: Tensor
     ess: Tensor
     log_weights: Tensor
-    dead: Tensor
-    acceptance_rate: Tensor
-    divergences: Tensor
     ladder: Ladder
     gradients: int
 
 
 @dataclass(frozen=True)
 class Weighing:
-    """Where the weighted chains stand on their ladder; enough to continue from.
+    """Where the weighted chains are on their ladder; enough to continue from.
 
     Attributes:
         rung: how many are done.
-        chains: after the moves on it.
-        log_weight, acceptance: of each chain so far; the latter a sum over its trajectories; (N,) float64.
-        divergences: (N,) int64.
+        chains: after the move on it.
+        log_weight: of each chain so far, (N,) float64.
     """
 
     rung: int
     chains: ChainState
     log_weight: Tensor
-    acceptance: Tensor
-    divergences: Tensor
 
 
 def log_normaliser(
@@ -86,20 +76,11 @@ def log_normaliser(
         SettingsError: if a tilt is not above 0 and finite, the kernel is unadjusted, or the tilt cannot be reached.
     """
     _check(kernel)
-    ladder = find_ladder(plan, kernel, score, streams, tilt, shape)
-    return weigh(kernel, score, streams, ladder, shape, moves=plan.moves)
+    return weigh(kernel, score, streams, find_ladder(plan, kernel, score, streams, tilt, shape), shape)
 
 
 def weigh(
-    kernel: Kernel,
-    score: ScoreFunction,
-    streams: Streams,
-    ladder: Ladder,
-    shape: tuple[int, ...],
-    *,
-    moves: int = 1,
-    start: Weighing | None = None,
-    on_rung: Callable[[Weighing], None] | None = None,
+    kernel: Kernel, score: ScoreFunction, streams: Streams, ladder: Ladder, shape: tuple[int, ...]
 ) -> LogNormaliser:
     """Estimate log Z along a fixed ladder, which must not stem from the chains of ``streams``.
 
@@ -109,66 +90,57 @@ def weigh(
         streams: of random numbers, one a node; the same numbers are drawn each time.
         ladder: tilts and step sizes.
         shape: of one position.
-        moves: steps of the kernel on each rung.
-        start: where to continue; None at the beginning.
-        on_rung: told where the chains stand after each rung.
 
     Raises:
         SettingsError: if the kernel is unadjusted, since it leaves no rung's density invariant.
     """
+    state = begin_weighing(kernel, score, streams, shape)
+    while state.rung < ladder.rungs:
+        state = weigh_rung(kernel, score, streams, ladder, state)
+    return estimate(kernel, ladder, state)
+
+
+def begin_weighing(kernel: Kernel, score: ScoreFunction, streams: Streams, shape: tuple[int, ...]) -> Weighing:
+    """Return the chains at the foot of the ladder, for the arguments of :func:`weigh`.
+
+    Raises:
+        SettingsError: if the kernel is unadjusted.
+    """
     _check(kernel)
-    nodes, rungs = ladder.tilt.shape[0], ladder.tilt.shape[1] - 1
-    own = replace(streams, keys=tuple(f"{key}/log Z" for key in streams.keys))
-    if start is None:
-        chains = at_rest(score, own.start(shape))
-        none = torch.zeros_like(chains.score, dtype=torch.float64)
-        start = Weighing(0, chains, none, none, none.long())
-    # The kernel's tilts are of the chains' precision: the weights must know of the same ones.
-    tilt, step_size = (column.to(start.chains.score).repeat_interleave(own.chains, 0)
-                       for column in (ladder.tilt, ladder.step_size))  # fmt: skip
-    state, alive = start, start.chains.score.isfinite()  # a chain without a finite score never moves
-    for rung in range(start.rung + 1, rungs + 1):
-        rise = tilt[:, rung].double() - tilt[:, rung - 1].double()
-        log_weight = state.log_weight + torch.where(alive, rise * state.chains.score.double(), -math.inf)
-        state = replace(state, rung=rung, log_weight=log_weight)
-        for move in range(moves if rung < rungs else 0):
-            noise = own.noise((rung - 1) * moves + move, shape)
-            state = _move(state, kernel, Parameters(step_size[:, rung], tilt[:, rung]), score, noise)
-        if on_rung is not None:
-            on_rung(state)
-    return _summarise(state, alive.view(nodes, -1), ladder, kernel, (rungs - 1) * moves)
+    chains = at_rest(score, _own(streams).start(shape))
+    return Weighing(0, chains, torch.zeros_like(chains.score, dtype=torch.float64))
 
 
-def _move(state: Weighing, kernel: Kernel, parameters: Parameters, score: ScoreFunction, noise: Noise) -> Weighing:
-    chains, info = kernel.step(state.chains, parameters, score, noise)
-    return replace(
-        state,
-        chains=chains,
-        acceptance=state.acceptance + info.acceptance.double(),
-        divergences=state.divergences + info.diverged,
-    )
+def weigh_rung(kernel: Kernel, score: ScoreFunction, streams: Streams, ladder: Ladder, state: Weighing) -> Weighing:
+    """Return the chains one rung further: weighted, and moved but on the last rung, where no weight follows."""
+    rung, chains = state.rung + 1, state.chains
+
+    def of_chains(column: Tensor) -> Tensor:
+        # The kernel's tilts are of the chains' precision: the weights must know of the same ones.
+        return column.to(chains.score).repeat_interleave(streams.chains)
+
+    tilt = of_chains(ladder.tilt[:, rung])
+    rise = tilt.double() - of_chains(ladder.tilt[:, rung - 1]).double()
+    alive = chains.score.isfinite()  # a chain without a finite score never moves
+    log_weight = state.log_weight + torch.where(alive, rise * chains.score.double(), -math.inf)
+    if rung < ladder.rungs:
+        noise = _own(streams).noise(rung - 1, chains.position.shape[1:])
+        parameters = Parameters(of_chains(ladder.step_size[:, rung]), tilt)
+        chains, _ = kernel.step(chains, parameters, score, noise)
+    return Weighing(rung, chains, log_weight)
 
 
-def _summarise(state: Weighing, living: Tensor, ladder: Ladder, kernel: Kernel, trajectories: int) -> LogNormaliser:
-    """Return each node's estimate from its chains, those ``living`` (nodes, chains), after so many trajectories."""
-    log_weights, acceptance, divergences = (
-        column.view(living.shape) for column in (state.log_weight, state.acceptance, state.divergences)
-    )
-    log_z, standard_error, ess = _estimate(log_weights)
-    return LogNormaliser(
-        log_z=log_z,
-        standard_error=standard_error,
-        ess=ess,
-        log_weights=log_weights,
-        dead=(~living).sum(1),
-        acceptance_rate=(acceptance * living).sum(1) / (living.sum(1) * trajectories),
-        divergences=(divergences * living).sum(1),
-        ladder=ladder,
-        gradients=1 + trajectories * kernel.steps,
-    )
+def estimate(kernel: Kernel, ladder: Ladder, state: Weighing) -> LogNormaliser:
+    """Return what chains at the top of the ladder say of each node's log Z."""
+    log_weights = state.log_weight.view(len(ladder.tilt), -1)
+    return LogNormaliser(*_mean_weight(log_weights), log_weights, ladder, 1 + (ladder.rungs - 1) * kernel.steps)
 
 
-def _estimate(log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _own(streams: Streams) -> Streams:
+    return replace(streams, keys=tuple(f"{key}/log Z" for key in streams.keys))
+
+
+def _mean_weight(log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the log of the mean weight of each row, its standard error, and the effective sample size."""
     count = log_weights.shape[1]
     log_sum = log_weights.logsumexp(1)

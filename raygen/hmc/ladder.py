@@ -7,7 +7,6 @@ every rung's kernel leaves its own distribution invariant, and the mean weight i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,36 +31,30 @@ _SHORTEST = 1e-6
 """Length of a rung that costs nothing, as of a constant score: positions along a ladder must differ."""
 
 
+_ACCEPTANCE = 0.8
+"""Rate that the pilot's step sizes are adapted to."""
+
+_MOST_RUNGS = 10_000
+"""Rungs of the pilot after which a tilt counts as out of reach."""
+
+
 @dataclass(frozen=True)
 class Annealing:
     """How to go from the reference to the tilt.
 
     Attributes:
         kept: fraction of the effective sample size that each rung of the weighted run keeps, in 0..1.
-        moves: steps of the kernel on each rung.
         rungs: of every node's ladder; where not given, as many as ``kept`` takes.
-        acceptance: rate that step sizes are adapted to.
-        step_size: a fixed step size, or None to have it adapted.
-        limit: rungs of the pilot at most.
     """
 
     kept: float = 0.99
-    moves: int = 1
     rungs: int | None = None
-    acceptance: float = 0.8
-    step_size: float | None = None
-    limit: int = 10_000
 
     def __post_init__(self) -> None:
         for name, value, fine, right in (
             ("kept", self.kept, 0 < self.kept < 1, "give a fraction above 0 and below 1"),
-            ("acceptance", self.acceptance, 0 < self.acceptance < 1, "give a rate above 0 and below 1"),
-            ("moves", self.moves, self.moves >= 1, "give at least 1"),
             ("rungs", self.rungs, self.rungs is None or self.rungs >= 1, "give at least 1"),
-            ("step_size", self.step_size, self.step_size is None or 0 < self.step_size < math.inf,
-             "give a finite number above 0"),
-            ("limit", self.limit, self.limit >= 1, "give at least 1"),
-        ):  # fmt: skip
+        ):
             if not fine:
                 raise SettingsError(f"{name} = {value} is not possible", where="annealing", right=right)
 
@@ -81,10 +74,15 @@ class Ladder:
     step_size: Tensor
     gradients: int = 0
 
+    @property
+    def rungs(self) -> int:
+        """T."""
+        return self.tilt.shape[1] - 1
+
 
 @dataclass(frozen=True)
 class Pilot:
-    """Where the pilot stands; enough to continue from.
+    """Where the pilot's chains are; enough to continue from.
 
     Attributes:
         chains: of the pilot, on the last of the rungs.
@@ -96,22 +94,13 @@ class Pilot:
     tilts: Tensor
     log_steps: Tensor
 
-    def climb(self, chains: ChainState, length: Tensor, tilt: Tensor, log_step: Tensor) -> Pilot:
-        """Return the pilot one rung further; values of shape (nodes,)."""
-        pairs = ((self.lengths, length), (self.tilts, tilt), (self.log_steps, log_step))
-        return Pilot(chains, *(torch.cat([columns, column[:, None]], dim=1) for columns, column in pairs))
+    def arrived(self, tilt: Tensor) -> bool:
+        """Whether every node's chains have come to its tilt, shape (nodes,)."""
+        return not bool((self.tilts[:, -1] < tilt.double()).any())
 
 
 def find_ladder(
-    plan: Annealing,
-    kernel: Kernel,
-    score: ScoreFunction,
-    streams: Streams,
-    tilt: Tensor,
-    shape: tuple[int, ...],
-    *,
-    start: Pilot | None = None,
-    on_rung: Callable[[Pilot], None] | None = None,
+    plan: Annealing, kernel: Kernel, score: ScoreFunction, streams: Streams, tilt: Tensor, shape: tuple[int, ...]
 ) -> Ladder:
     """Find each node's ladder and step sizes with pilot chains.
 
@@ -120,50 +109,72 @@ def find_ladder(
     ladder's rungs divide that length evenly, so each costs the same. A node's ladder does not depend on the others.
 
     Args:
-        plan: how fine, and how step sizes are adapted.
+        plan: how fine.
         kernel: what moves the chains.
         score: f, of nodes * chains rows.
         streams: those of the weighted run; the pilot derives its own.
         tilt: b of each node, shape (nodes,).
         shape: of one position.
-        start: where to continue; None at the beginning.
-        on_rung: told where the pilot stands after each rung.
 
     Raises:
-        SettingsError: if a tilt is not above 0 and finite, or the pilot does not arrive within the plan's limit.
+        SettingsError: if a tilt is not above 0 and finite, or out of reach.
     """
-    end = _checked(tilt)
-    pilot = replace(streams, keys=tuple(f"{key}/log Z/pilot" for key in streams.keys))
-    if start is None:
-        # The search starts at the largest step: too long a step shrinks at once, too short a one grows slowly.
-        first = torch.full_like(end, math.log(plan.step_size or _largest_step(kernel)))
-        zero = torch.zeros_like(end)
-        chains, log_step = _settle(plan, kernel, score, pilot, at_rest(score, pilot.start(shape)), zero, first, 0)
-        start = Pilot(chains, zero[:, None], zero[:, None], log_step[:, None])
-    found = start
-    while bool((found.tilts[:, -1] < end).any()):
-        found = _climb(plan, kernel, score, pilot, found, end)
-        if on_rung is not None:
-            on_rung(found)
-    gradients = found.tilts.shape[1] * _PILOT_MOVES * kernel.steps
-    return _divide(plan, found.lengths, found.tilts, found.log_steps, gradients=gradients)
+    pilot = begin_pilot(kernel, score, streams, tilt, shape)
+    while not pilot.arrived(tilt):
+        pilot = climb(kernel, score, streams, tilt, pilot)
+    return make_ladder(plan, kernel, pilot)
 
 
-def _climb(
-    plan: Annealing, kernel: Kernel, score: ScoreFunction, streams: Streams, pilot: Pilot, end: Tensor
-) -> Pilot:  # fmt: skip
-    """Make one rung of the pilot."""
-    now, rung = pilot.tilts[:, -1], pilot.tilts.shape[1]
-    if rung > plan.limit:
+def begin_pilot(kernel: Kernel, score: ScoreFunction, streams: Streams, tilt: Tensor, shape: tuple[int, ...]) -> Pilot:
+    """Return the pilot at tilt 0, for the arguments of :func:`find_ladder`.
+
+    Raises:
+        SettingsError: if a tilt is not above 0 and finite.
+    """
+    zero = torch.zeros_like(_checked(tilt))
+    # The search starts at the largest step: too long a step shrinks at once, too short a one grows slowly.
+    first = torch.full_like(zero, math.log(_largest_step(kernel)))
+    chains = at_rest(score, _own(streams).start(shape))
+    chains, log_step = _settle(kernel, score, streams, chains, zero, first, 0)
+    return Pilot(chains, zero[:, None], zero[:, None], log_step[:, None])
+
+
+def climb(kernel: Kernel, score: ScoreFunction, streams: Streams, tilt: Tensor, pilot: Pilot) -> Pilot:
+    """Return the pilot one rung further, for the arguments of :func:`find_ladder`.
+
+    Raises:
+        SettingsError: if it has made so many rungs that the tilt is out of reach.
+    """
+    end, now, rung = tilt.double(), pilot.tilts[:, -1], pilot.tilts.shape[1]
+    if rung > _MOST_RUNGS:
         node = int((now < end).nonzero()[0])
         raise SettingsError(
-            f"{plan.limit} rungs brought node {node} from tilt 0 to {now[node]:g} of {end[node]:g}",
-            where="annealing", right="give a smaller tilt, a higher limit, or a kernel of more steps")  # fmt: skip
+            f"{_MOST_RUNGS} rungs brought node {node} from tilt 0 to {now[node]:g} of {end[node]:g}",
+            where="annealing", right="give a smaller tilt, or a kernel of more steps")  # fmt: skip
     stride, cost = _stride(pilot.chains.score.double().view(len(end), -1), end - now)
     now = torch.where(stride < end - now, now + stride, end)
     length = pilot.lengths[:, -1] + cost.clamp(min=_SHORTEST)
-    chains, log_step = _settle(plan, kernel, score, streams, pilot.chains, now, pilot.log_steps[:, -1], rung)
-    return pilot.climb(chains, length, now, log_step)
+    chains, log_step = _settle(kernel, score, streams, pilot.chains, now, pilot.log_steps[:, -1], rung)
+    pairs = ((pilot.lengths, length), (pilot.tilts, now), (pilot.log_steps, log_step))
+    return Pilot(chains, *(torch.cat([columns, column[:, None]], dim=1) for columns, column in pairs))
+
+
+def make_ladder(plan: Annealing, kernel: Kernel, pilot: Pilot) -> Ladder:
+    """Return the ladder that divides the path of a pilot that has arrived evenly, node by node."""
+    finer = math.sqrt(math.log(_PILOT_KEPT) / math.log(plan.kept))
+    tilts = pilot.tilts
+    arrived = (tilts < tilts[:, -1:]).sum(1)  # the first knot at the target
+    rows: list[tuple[Tensor, Tensor]] = []
+    for node, last in enumerate(arrived.tolist()):
+        knots = (pilot.lengths, tilts, pilot.log_steps)
+        path, *values = (column[node, : last + 1].cpu().numpy() for column in knots)
+        rungs = plan.rungs or max(1, math.ceil(finer * float(path[-1])))
+        even = np.linspace(0, path[-1], rungs + 1)
+        tilt, log_step = (torch.from_numpy(np.interp(even, path, value)) for value in values)
+        rows.append((tilt, log_step.exp()))
+    longest = max(len(tilt) for tilt, _ in rows)
+    tilt, step_size = (torch.stack([_pad(row[part], longest) for row in rows]).to(tilts.device) for part in (0, 1))
+    return Ladder(tilt, step_size, tilts.shape[1] * _PILOT_MOVES * kernel.steps)
 
 
 def at_rest(score: ScoreFunction, position: Tensor) -> ChainState:
@@ -185,28 +196,31 @@ def _largest_step(kernel: Kernel) -> float:
     return math.pi / 2 / kernel.steps * math.sqrt(kernel.mass)
 
 
+def _own(streams: Streams) -> Streams:
+    """Return the pilot's streams, other than those of the weighted run."""
+    return replace(streams, keys=tuple(f"{key}/log Z/pilot" for key in streams.keys))
+
+
 def _settle(
-    plan: Annealing,
     kernel: Kernel,
     score: ScoreFunction,
-    pilot: Streams,
+    streams: Streams,
     chains: ChainState,
     tilt: Tensor,
     log_step: Tensor,
     rung: int,
 ) -> tuple[ChainState, Tensor]:
     """Move the pilot on one rung while its step sizes follow; return both."""
-    nodes, like = len(tilt), chains.score
-    tilts = tilt.repeat_interleave(pilot.chains).to(like)
+    nodes, like, own = len(tilt), chains.score, _own(streams)
+    tilts = tilt.repeat_interleave(own.chains).to(like)
     alive = like.isfinite().view(nodes, -1)
     for move in range(_PILOT_MOVES):
-        steps = log_step.exp().repeat_interleave(pilot.chains).to(like)
-        noise = pilot.noise(rung * _PILOT_MOVES + move, chains.position.shape[1:])
+        steps = log_step.exp().repeat_interleave(own.chains).to(like)
+        noise = own.noise(rung * _PILOT_MOVES + move, chains.position.shape[1:])
         chains, info = kernel.step(chains, Parameters(steps, tilts), score, noise)
-        if plan.step_size is None:
-            # A chain without a finite score accepts nothing, whatever the step size.
-            accepted = (info.acceptance.double().view(nodes, -1) * alive).sum(1) / alive.sum(1).clamp(min=1)
-            log_step = (log_step + _GAIN * (accepted - plan.acceptance)).clamp(max=math.log(_largest_step(kernel)))
+        # A chain without a finite score accepts nothing, whatever the step size.
+        accepted = (info.acceptance.double().view(nodes, -1) * alive).sum(1) / alive.sum(1).clamp(min=1)
+        log_step = (log_step + _GAIN * (accepted - _ACCEPTANCE)).clamp(max=math.log(_largest_step(kernel)))
     return chains, log_step
 
 
@@ -236,22 +250,6 @@ def kept_fraction(scores: Tensor, rung: Tensor) -> Tensor:
     log_weight = torch.where(finite, rung[:, None] * torch.where(finite, scores, 0), -math.inf)
     log_ess = 2 * log_weight.logsumexp(1) - (2 * log_weight).logsumexp(1)
     return (log_ess - finite.sum(1).log()).exp().nan_to_num(nan=1.0)
-
-
-def _divide(plan: Annealing, lengths: Tensor, tilts: Tensor, log_steps: Tensor, *, gradients: int) -> Ladder:
-    """Return the ladder that divides each node's path, given at its knots (nodes, K), evenly."""
-    finer = math.sqrt(math.log(_PILOT_KEPT) / math.log(plan.kept))
-    arrived = (tilts < tilts[:, -1:]).sum(1)  # the first knot at the target
-    rows: list[tuple[Tensor, Tensor]] = []
-    for node, last in enumerate(arrived.tolist()):
-        path, *values = (column[node, : last + 1].cpu().numpy() for column in (lengths, tilts, log_steps))
-        rungs = plan.rungs or max(1, math.ceil(finer * float(path[-1])))
-        even = np.linspace(0, path[-1], rungs + 1)
-        tilt, log_step = (torch.from_numpy(np.interp(even, path, value)) for value in values)
-        rows.append((tilt, log_step.exp()))
-    longest = max(len(tilt) for tilt, _ in rows)
-    tilt, step_size = (torch.stack([_pad(row[part], longest) for row in rows]).to(tilts.device) for part in (0, 1))
-    return Ladder(tilt, step_size, gradients)
 
 
 def _pad(row: Tensor, length: int) -> Tensor:

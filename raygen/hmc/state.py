@@ -7,11 +7,13 @@ keep f and its gradient, not b f: the tilt may change between steps (annealing, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 import torch
 from torch import Tensor
+
+from raygen.hmc.saving import ON_CPU
 
 
 class ScoreFunction(Protocol):
@@ -75,12 +77,12 @@ class Parameters:
     Attributes:
         step_size: of the integrator, shape (N,); radians for the rotation.
         tilt: b, shape (N,).
-        steps: integration steps of a trajectory, shape (N,), int64; None takes the kernel's for all.
+        steps: integration steps of a trajectory, shape (N,), int64, on the CPU; None takes the kernel's for all.
     """
 
     step_size: Tensor
     tilt: Tensor
-    steps: Tensor | None = None
+    steps: Tensor | None = field(default=None, metadata=ON_CPU)
 
     def rows(self, chosen: Tensor) -> Parameters:
         """Return the rows where ``chosen`` (N,) holds, alone."""

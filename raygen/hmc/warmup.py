@@ -65,7 +65,7 @@ class WarmUp:
 
 @dataclass(frozen=True)
 class WarmUpState:
-    """Where warm-up stands after ``iteration`` trajectories; enough to continue from."""
+    """Where warm-up is after ``iteration`` trajectories; enough to continue from."""
 
     iteration: int
     chains: ChainState

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from raygen.hmc import Parameters, Trace, advance, begin, diagnose, frozen
+from raygen.hmc import Parameters, Trace, diagnose
 from raygen.networks import Network
 from raygen.nodes import Node
-from raygen.sampling import SamplingSettings, Source, Targets, encode_images, find_dead, node_streams, room, tilt_rule
+from raygen.sampling import Batch, SamplingSettings, Source, Targets, encode_images
 from raygen.store import Unit
 from raygen.tilting import WhitenedScore
 
@@ -89,8 +89,8 @@ class Meter:
         cut = self._targets.cut(nodes[0])
         reference = self._targets.reference(cut.input_shape)
         beginning = time.perf_counter() - start
-        nodes = self._lively(nodes, settings)
-        whole = room(settings, len(nodes), unit.chains) * unit.chains
+        nodes = self._lively(nodes)
+        whole = self._batch(nodes, unit.chains, settings).capacity * unit.chains
         chosen, each, single = self._largest(nodes[: whole // unit.chains], unit.chains)
         density = self._density(chosen, each)
         rows = len(chosen) * each
@@ -116,12 +116,10 @@ class Meter:
             memory=None if gradient_peak is None else memory.base + gradient_peak * whole / rows,
         )
 
-    def _lively(self, nodes: list[Node], settings: SamplingSettings) -> list[Node]:
+    def _lively(self, nodes: list[Node]) -> list[Node]:
         """Return the nodes with one in front that is neither constant nor dead, if there is one among the first."""
-        cut = self._targets.cut(nodes[0])
-        reference = self._targets.reference(cut.input_shape)
         for index, node in enumerate(nodes[:_LOOKED]):
-            if not find_dead(cut, [node], reference, seed=settings.seed, device=self._device):
+            if not self._targets.find_dead([node]):
                 return [node, *nodes[:index], *nodes[index + 1 :]]
         return nodes
 
@@ -154,7 +152,7 @@ class Meter:
     ) -> float:
         """Return the seconds of a trajectory of so many steps, its random numbers included."""
         kernel, shape = settings.make_kernel(), density.reference.shape
-        streams = node_streams(settings, nodes, each, self._device)
+        streams = self._targets.streams(nodes, each)
         state = kernel.init(density, streams.start(shape))
         rows = len(state.score)
         size = settings.step_size or 0.1
@@ -183,17 +181,17 @@ class Meter:
         return most, most
 
     def _pilot(self, node: Node, each: int, settings: SamplingSettings) -> tuple[float, float]:
-        density, kernel, plan = self._density([node], each), settings.make_kernel(), settings.make_warm_up()
-        streams = node_streams(settings, [node], each, self._device)
-        chains = kernel.init(density, streams.start(density.reference.shape))
-        state = begin(plan, kernel, chains, tilt_rule(settings, 1, density.reference, chains))
-        spent = 0.0
-        while state.iteration < plan.iterations:
-            state, info = advance(plan, kernel, density, streams, state)
-            spent += float(info.steps.double().mean())
-        found = frozen(state).steps
-        steps = kernel.steps if found is None else float(found.double().mean())
-        return spent / plan.iterations, steps
+        batch = self._batch([node], each, settings)
+        state, warm_up = batch.begin(), settings.warm_up
+        for _ in range(warm_up):
+            state, _ = batch.step(state)
+        (cohort,) = state.cohorts
+        found = cohort.parameters(settings).steps
+        steps = settings.kernel_steps if found is None else float(found.double().mean())
+        return float(cohort.spent.double().mean()) / warm_up, steps
+
+    def _batch(self, nodes: Sequence[Node], each: int, settings: SamplingSettings) -> Batch:
+        return Batch(nodes, self._density(nodes, each), self._targets.streams(nodes, each), settings)
 
     def _image(self, density: WhitenedScore, rows: int) -> float:
         few = min(rows, 8)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from raygen.errors import StoreError
+from raygen.hmc import to_tensors
+from raygen.sampling import SamplerState
 from raygen.store import Run, Unit
 
 log = logging.getLogger(__name__)
@@ -37,15 +38,15 @@ class StateKeeper:
         self._every = every
         self._next = time.monotonic() + every
 
-    def __call__(self, make: Callable[[], dict[str, Tensor]]) -> None:
-        """Save what ``make`` returns, if it is time. Storage that refuses costs the state, not the unit."""
+    def __call__(self, state: SamplerState) -> None:
+        """Save a state, if it is time. Storage that refuses costs the state, not the unit."""
         start = time.monotonic()
         if start < self._next:
             return
         try:
             # A copy of a unit that another process has finished in the meantime must leave nothing behind.
             if not self._run.location.exists(self._unit.path):
-                self._state.write({name: tensor.cpu().numpy() for name, tensor in make().items()})
+                self._state.write({name: tensor.numpy() for name, tensor in to_tensors(state).items()})
         except (StoreError, OSError) as error:
             log.warning("the state of %s is not saved: %s", self._unit.name, error)
         end = time.monotonic()

@@ -1,6 +1,6 @@
-from .batch import room as room
-from .cohort import tilt_rule as tilt_rule
-from .dead import find_dead as find_dead
+from .batch import Batch as Batch
+from .batch import BatchState as BatchState
+from .draws import encode_images as encode_images
 from .progress import UnitProgress as UnitProgress
 from .reference import SavedReference as SavedReference
 from .reference import Source as Source
@@ -8,11 +8,10 @@ from .reference import check_saved as check_saved
 from .reference import fit_reference as fit_reference
 from .reference import make_reference as make_reference
 from .reference import saved_reference as saved_reference
-from .rows import encode_images as encode_images
 from .sampler import Profile as Profile
+from .sampler import SamplerState as SamplerState
 from .sampler import UnitSampler as UnitSampler
 from .sampler import UnitTrace as UnitTrace
 from .sampler import settings_of as settings_of
 from .settings import SamplingSettings as SamplingSettings
-from .streams import node_streams as node_streams
 from .targets import Targets as Targets

@@ -3,143 +3,162 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from raygen.errors import ScoreError, StoreError
-from raygen.hmc import ChainState, Noise, Parameters, StepInfo, Streams, Tensors, under, within
+from raygen.hmc import ChainState, Noise, Parameters, StepInfo, Streams, check_alike, frozen
 from raygen.nodes import Node
-from raygen.sampling.cohort import Cohort, Keep, Stopped
+from raygen.sampling.cohort import Cohort, EndedNodes, begin_cohort, look
 from raygen.sampling.settings import SamplingSettings
 from raygen.tilting import WhitenedScore
 
 
-class Batch:
-    """The chains of a unit's nodes. Where there is a budget, as many nodes as fit go first, the others wait in line.
+@dataclass(frozen=True)
+class BatchState:
+    """How far a unit's chains are.
 
-    Which nodes share a pass depends on what is asked and on the samples alone.
+    Attributes:
+        begun: how many of the unit's nodes have begun; they do so in the order of the unit.
+        cohorts: the nodes in flight. Those that have begun and are in none of them have ended.
+    """
+
+    begun: int = 0
+    cohorts: tuple[Cohort, ...] = ()
+
+
+class Batch:
+    """What moves the chains of a unit's nodes. It holds only constants: states go in and come out.
+
+    Where there is a budget, as many nodes as fit go first, the others wait in line. Which nodes share a pass depends on
+    what is asked and on the samples alone.
 
     Args:
-        nodes: of one layer and ending.
+        nodes: of one layer and ending, in the order of the unit.
         density: of all their chains, side by side.
         streams: of their random numbers.
-        settings: of the unit.
-        keep: makes draws; None where none are wanted.
+        settings: of the unit: the profile's go before the run's.
     """
 
     def __init__(
-        self, nodes: Sequence[Node], density: WhitenedScore, streams: Streams, settings: SamplingSettings,
-        keep: Keep | None,
-    ) -> None:  # fmt: skip
-        self._nodes = nodes
-        self._density = density
-        self._streams = streams
-        self._settings = settings
-        self._keep = keep
-        self._kernel = settings.make_kernel()
-        self._places = room(settings, len(nodes), streams.chains)
-        self._admitted = 0
-        self._cohorts: list[Cohort] = []
-        self._score: WhitenedScore | None = None
+        self, nodes: Sequence[Node], density: WhitenedScore, streams: Streams, settings: SamplingSettings
+    ) -> None:
+        self.nodes = tuple(nodes)
+        self.density = density
+        self.streams = streams
+        self.settings = settings
+        self.kernel = settings.make_kernel()
+        self._in_flight: tuple[tuple[int, ...], WhitenedScore] = (), density
 
     @property
-    def finished(self) -> bool:
-        """Whether all nodes have stopped."""
-        return not self._cohorts and self._admitted == len(self._nodes)
+    def capacity(self) -> int:
+        """How many of the nodes go at once."""
+        if self.settings.budget is None:
+            return len(self.nodes)
+        return min(len(self.nodes), max(1, self.settings.batch // self.streams.chains))
 
-    @property
-    def fraction(self) -> float:
-        """Of the trajectories made; those that a node no longer needs count as made."""
-        whole = self._settings.warm_up + self._settings.longest
-        missing = sum(len(cohort.places) * (whole - cohort.made) for cohort in self._cohorts)
-        missing += (len(self._nodes) - self._admitted) * whole
-        return 1 - missing / (whole * len(self._nodes))
+    def begin(self) -> BatchState:
+        """Return the first nodes' chains where they start.
 
-    def step(self) -> float:
-        """Make one trajectory of every chain in hand, and return the mean acceptance probability.
+        Raises:
+            ScoreError: as ``step`` does.
+        """
+        return self._admit(BatchState())
+
+    def step(self, state: BatchState) -> tuple[BatchState, float]:
+        """Let nodes begin where there is room, then make one trajectory of every chain in flight.
+
+        Returns:
+            The state after it, and the mean acceptance probability.
 
         Raises:
             ScoreError: naming the node, if its score is not finite, or has no gradient, where its chains start.
         """
-        self._admit()
-        asked = [cohort.ask() for cohort in self._cohorts]
-        states, parameters, noises = zip(*asked, strict=True)
-        state, info = self._kernel.step(_join_states(states), _join_parameters(parameters), self._scores(),
-                                        _join_noises(noises))  # fmt: skip
-        ends = torch.tensor([0, *(cohort.rows for cohort in self._cohorts)]).cumsum(0).tolist()
-        for cohort, noise, (start, end) in zip(self._cohorts, noises, pairwise(ends), strict=True):
-            cohort.tell(_own(state, start, end), _part(info, start, end), noise)
-        return float(info.acceptance.mean())
+        state = self._admit(state)
+        shape = self.density.reference.shape
+        noises = [self._of(cohort.indices).noise(cohort.made, shape) for cohort in state.cohorts]
+        parameters = [cohort.parameters(self.settings) for cohort in state.cohorts]
+        chains, info = self.kernel.step(
+            _join_states([cohort.chains for cohort in state.cohorts]), _join_parameters(parameters),
+            self._score(tuple(index for cohort in state.cohorts for index in cohort.indices)), _join_noises(noises),
+        )  # fmt: skip
+        ends = torch.tensor([0, *(len(cohort.spent) for cohort in state.cohorts)]).cumsum(0).tolist()
+        moved = tuple(
+            cohort.moved(self.settings, _own(chains, start, end), noise, _part(info, start, end))
+            for cohort, noise, (start, end) in zip(state.cohorts, noises, pairwise(ends), strict=True)
+        )
+        return replace(state, cohorts=moved), float(info.acceptance.mean())
 
-    def stop(self) -> list[Stopped]:
-        """Let go of the nodes that have converged, or come to the budget's end: their places are free."""
-        stopped = [found for cohort in self._cohorts if (found := cohort.stop())]
-        if stopped:
-            self._cohorts = [cohort for cohort in self._cohorts if cohort.places]
-            self._score = None
-        return stopped
+    def end_nodes(self, state: BatchState) -> tuple[BatchState, list[EndedNodes]]:
+        """Take out the nodes that have converged or come to the budget's end, which makes room for others."""
+        looked = [look(cohort, self.settings) for cohort in state.cohorts]
+        cohorts = tuple(rest for rest, _ in looked if rest is not None)
+        return replace(state, cohorts=cohorts), [ended for _, ended in looked if ended is not None]
 
-    def save(self) -> dict[str, Tensor]:
-        """Return all that changes, as tensors by name."""
-        saved = {"admitted": torch.tensor(self._admitted)}
-        for index, cohort in enumerate(self._cohorts):
-            saved |= under(f"cohort.{index}", cohort.save())
-        return saved
+    def finished(self, state: BatchState) -> bool:
+        """Whether all nodes have ended."""
+        return not state.cohorts and state.begun == len(self.nodes)
 
-    def restore(self, saved: Tensors) -> None:
-        """Take up what ``save`` returned, of the same nodes and settings.
+    def fraction(self, state: BatchState) -> float:
+        """Return the fraction of the trajectories made; those that a node no longer needs count as made."""
+        whole = self.settings.warm_up + self.settings.longest
+        missing = sum(len(cohort.indices) * (whole - cohort.made) for cohort in state.cohorts)
+        missing += (len(self.nodes) - state.begun) * whole
+        return 1 - missing / (whole * len(self.nodes))
+
+    def check(self, state: BatchState) -> None:
+        """Refuse a state of other nodes, chains or settings.
 
         Raises:
-            KeyError, StoreError: if something is missing, or does not fit.
+            StoreError: saying what does not fit.
         """
-        self._admitted = int(saved["admitted"])
-        while part := within(saved, f"cohort.{len(self._cohorts)}"):
-            places = tuple(part["places"].tolist())
-            if not set(places) <= set(range(len(self._nodes))):
+        settings = self.settings.model_copy(update={"warm_up": max(1, self.settings.warm_up)})
+        reference = self.density.reference
+        for cohort in state.cohorts:
+            if not set(cohort.indices) <= set(range(len(self.nodes))):
                 raise StoreError("saved chains of other nodes", where="chain state", right="begin the chains anew")
-            self._cohorts.append(self._begin(places))
-            self._cohorts[-1].restore(part)
+            rows = len(cohort.indices) * self.streams.chains
+            ones = torch.ones((rows, *reference.shape), device=self.streams.device)
+            like = begin_cohort(cohort.indices, ChainState(ones, ones[:, 0, 0, 0], ones), reference, settings)
+            if cohort.drawing is not None and like.warm is not None:
+                drawing = replace(cohort.drawing, chains=like.chains, parameters=frozen(like.warm))
+                like = replace(like, warm=None, drawing=drawing)
+            check_alike(cohort, like)
 
-    def _admit(self) -> None:
-        free = self._places - sum(len(cohort.places) for cohort in self._cohorts)
-        new = tuple(range(self._admitted, min(self._admitted + free, len(self._nodes))))
-        if new:
-            self._cohorts.append(self._begin(new))
-            self._admitted += len(new)
-            self._score = None
-
-    def _begin(self, places: tuple[int, ...]) -> Cohort:
-        streams = replace(self._streams, keys=tuple(self._streams.keys[place] for place in places))
-        shape, superchains = self._density.reference.shape, self._settings.superchains
+    def _admit(self, state: BatchState) -> BatchState:
+        """Let nodes begin where there is room."""
+        room = self.capacity - sum(len(cohort.indices) for cohort in state.cohorts)
+        indices = tuple(range(state.begun, min(state.begun + room, len(self.nodes))))
+        if not indices:
+            return state
         try:
-            chains = self._kernel.init(self._of(places), streams.start(shape, superchains))
-            return Cohort(places, streams, self._settings, chains, self._density.reference, self._keep)
+            start = self._of(indices).start(self.density.reference.shape, self.settings.superchains)
+            chains = self.kernel.init(self._rows(indices), start)
+            cohort = begin_cohort(indices, chains, self.density.reference, self.settings)
         except ScoreError as error:
             if error.row is None:
                 raise
-            node = self._nodes[places[error.row // streams.chains]]
+            node = self.nodes[indices[error.row // self.streams.chains]]
             raise ScoreError(error.what, where=f"node {node}", right=error.right) from None
+        return BatchState(state.begun + len(indices), (*state.cohorts, cohort))
 
-    def _scores(self) -> WhitenedScore:
-        """Return the density of the chains in hand, in their order."""
-        if self._score is None:
-            self._score = self._of(tuple(place for cohort in self._cohorts for place in cohort.places))
-        return self._score
+    def _of(self, indices: Sequence[int]) -> Streams:
+        return replace(self.streams, keys=tuple(self.streams.keys[index] for index in indices))
 
-    def _of(self, places: tuple[int, ...]) -> WhitenedScore:
-        if places == tuple(range(len(self._nodes))):
-            return self._density
-        each = self._streams.chains
-        rows = (torch.tensor(places)[:, None] * each + torch.arange(each)).flatten()
-        return self._density.rows(rows.to(self._streams.device))
+    def _score(self, indices: tuple[int, ...]) -> WhitenedScore:
+        """Return the density of the chains in flight, in their order; it is kept until others are."""
+        if self._in_flight[0] != indices:
+            self._in_flight = indices, self._rows(indices)
+        return self._in_flight[1]
 
-
-def room(settings: SamplingSettings, nodes: int, chains: int) -> int:
-    """Return how many of a unit's nodes go at once."""
-    return nodes if settings.budget is None else min(nodes, max(1, settings.batch // chains))
+    def _rows(self, indices: tuple[int, ...]) -> WhitenedScore:
+        if indices == tuple(range(len(self.nodes))):
+            return self.density
+        each = self.streams.chains
+        rows = (torch.tensor(indices)[:, None] * each + torch.arange(each)).flatten()
+        return self.density.rows(rows.to(self.streams.device))
 
 
 def _own(state: ChainState, start: int, end: int) -> ChainState:
@@ -177,8 +196,7 @@ def _join_states(states: Sequence[ChainState]) -> ChainState:
 def _join_parameters(parameters: Sequence[Parameters]) -> Parameters:
     if len(parameters) == 1:
         return parameters[0]
-    # Numbers of steps are read by the CPU; those of a cohort that was restored lie where its chains do.
-    steps = [part.steps.cpu() for part in parameters if part.steps is not None]
+    steps = [part.steps for part in parameters if part.steps is not None]
     return Parameters(
         torch.cat([part.step_size for part in parameters]),
         torch.cat([part.tilt for part in parameters]),

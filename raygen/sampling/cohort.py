@@ -1,38 +1,30 @@
-"""Nodes of a unit that begin together: warmed up as one, then drawn until each of them stops."""
+"""Nodes of a unit that begin together: warmed up as one, then drawn until each of them ends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from raygen.hmc import (
+    ON_CPU,
     ChainState,
     Diagnostics,
     Noise,
     Parameters,
-    Recorder,
+    Record,
     StepInfo,
-    Streams,
-    Tensors,
     Trace,
     WarmUpState,
     begin,
     current,
     diagnose,
-    from_tensors,
     frozen,
     learn,
-    rebuild,
-    to_tensors,
-    under,
-    within,
 )
-from raygen.sampling.convergence import converged
-from raygen.sampling.kept import Kept
-from raygen.sampling.rows import Draw
+from raygen.sampling.draws import Draw, DrawsKept
 from raygen.sampling.settings import SamplingSettings
 from raygen.tilting import ContrastTilt, FixedTilt, Reference
 
@@ -40,16 +32,91 @@ _GROWTH = 8
 """Nodes are looked at after each round of trajectories, and later, since that takes the longer the longer the chains
 are, whenever these have grown by an eighth."""
 
-Keep = Callable[[ChainState, Parameters], Draw]
-"""Makes a draw of chains."""
+
+@dataclass(frozen=True)
+class Drawing:
+    """Chains after warm-up.
+
+    Attributes:
+        chains: where they are.
+        parameters: frozen ones.
+        kept: their draws.
+        record: of their trajectories after warm-up.
+    """
+
+    chains: ChainState
+    parameters: Parameters
+    kept: DrawsKept
+    record: Record = Record()  # noqa: RUF009  (an immutable value)
+
+    def rows(self, chosen: Tensor) -> Drawing:
+        """Return the chains whose numbers are ``chosen``, alone."""
+        return Drawing(self.chains.rows(chosen), self.parameters.rows(chosen), self.kept.rows(chosen),
+                       self.record.rows(chosen))  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Stopped:
-    """Nodes that stopped together, their chains side by side.
+class Cohort:
+    """The state of some nodes of a unit, all after the same number of trajectories; their chains lie side by side.
 
     Attributes:
-        places: of the nodes in the unit.
+        indices: of the nodes in the unit.
+        made: trajectories, those of warm-up included.
+        next_look: trajectories after warm-up at which it is next asked which nodes have converged.
+        spent: gradients of each chain, (N,) int64.
+        warm: the chains until their parameters are frozen.
+        drawing: the chains from then on.
+    """
+
+    indices: tuple[int, ...]
+    made: int
+    next_look: int
+    spent: Tensor = field(metadata=ON_CPU)
+    warm: WarmUpState | None
+    drawing: Drawing | None = None
+
+    @property
+    def chains(self) -> ChainState:
+        """Where the chains are."""
+        if self.drawing is not None:
+            return self.drawing.chains
+        assert self.warm is not None  # a cohort has one of the two
+        return self.warm.chains
+
+    def parameters(self, settings: SamplingSettings) -> Parameters:
+        """Return what the next trajectory is made with."""
+        if self.drawing is not None:
+            return self.drawing.parameters
+        assert self.warm is not None
+        return current(settings.make_warm_up(), self.warm)
+
+    def moved(self, settings: SamplingSettings, chains: ChainState, noise: Noise, info: StepInfo) -> Cohort:
+        """Return the cohort after one more trajectory, which ended at ``chains``."""
+        made = replace(self, made=self.made + 1, spent=self.spent + info.steps)
+        if self.drawing is not None:
+            tilt, before = self.drawing.parameters.tilt, self.drawing.chains
+            record = self.drawing.record.add(before, chains, tilt, noise, info)
+            return replace(made, drawing=replace(self.drawing, chains=chains, record=record))
+        assert self.warm is not None
+        return _freeze(replace(made, warm=learn(settings.make_warm_up(), self.warm, chains, info)), settings)
+
+    def draw_due(self) -> bool:
+        """Whether the state where the chains are is to be kept as a draw."""
+        length = len(self.drawing.record) if self.drawing is not None else 0
+        return self.drawing is not None and length > 0 and self.drawing.kept.due(length)
+
+    def with_draw(self, draw: Draw, settings: SamplingSettings) -> Cohort:
+        """Return the cohort with one more draw, that was due."""
+        assert self.drawing is not None
+        return replace(self, drawing=replace(self.drawing, kept=self.drawing.kept.add(draw, settings.draws)))
+
+
+@dataclass(frozen=True)
+class EndedNodes:
+    """Nodes whose chains ended together; the chains lie side by side.
+
+    Attributes:
+        indices: of the nodes in the unit.
         trace: after warm-up.
         parameters: frozen ones.
         draws: those kept.
@@ -57,166 +124,100 @@ class Stopped:
         diagnostics, converged: of each node, over the whole trace.
     """
 
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
     trace: Trace
     parameters: Parameters
-    draws: list[Draw]
+    draws: tuple[Draw, ...]
     gradients: Tensor
     diagnostics: tuple[Diagnostics, ...]
     converged: tuple[bool, ...]
 
 
-class Cohort:
-    """Some nodes of a unit, all after the same number of trajectories.
+def begin_cohort(
+    indices: tuple[int, ...], chains: ChainState, reference: Reference, settings: SamplingSettings
+) -> Cohort:
+    """Return the cohort of nodes whose chains start there.
+
+    Raises:
+        ScoreError: if the gradients of a node's chains are all zero, or not finite.
+    """
+    rule: FixedTilt | ContrastTilt
+    if settings.tilt is not None:
+        rule = FixedTilt(chains.score.new_full((len(indices),), settings.tilt))
+    else:
+        assert settings.contrast is not None  # the settings see to it
+        rule = ContrastTilt.begin(settings.contrast, reference, chains.gradient, len(indices))
+    warm = begin(settings.make_warm_up(), settings.make_kernel(), chains, rule)
+    spent = torch.zeros(len(chains.score), dtype=torch.int64)
+    return _freeze(Cohort(indices, 0, settings.iterations, spent, warm), settings)
+
+
+def look(cohort: Cohort, settings: SamplingSettings) -> tuple[Cohort | None, EndedNodes | None]:
+    """Separate the nodes that have converged, or all where the budget ends, from those that go on.
+
+    Nothing happens until it is time to look.
+    """
+    drawing = cohort.drawing
+    length = len(drawing.record) if drawing is not None else 0
+    if drawing is None or length < cohort.next_look:
+        return cohort, None
+    each, trace, last = len(cohort.spent) // len(cohort.indices), drawing.record.trace, length >= settings.longest
+    found = diagnose(trace, each, settings.superchains)
+    agree = converged(found, trace, each, settings)
+    # The last look is at the budget's end.
+    later = min(length + max(settings.iterations, length // _GROWTH), settings.longest)
+    ending = [node for node in range(len(cohort.indices)) if last or agree[node]]
+    if not ending:
+        return replace(cohort, next_look=later), None
+    rows = _rows(ending, each)
+    ended = EndedNodes(
+        indices=tuple(cohort.indices[node] for node in ending),
+        trace=trace.rows(rows),
+        parameters=drawing.parameters.rows(rows),
+        draws=tuple(draw.rows(rows) for draw in drawing.kept.spread(settings.draws)),
+        gradients=cohort.spent[rows],
+        diagnostics=tuple(found[node] for node in ending),
+        converged=tuple(agree[node] for node in ending),
+    )
+    staying = [node for node in range(len(cohort.indices)) if node not in ending]
+    rows, indices = _rows(staying, each), tuple(cohort.indices[node] for node in staying)
+    rest = Cohort(indices, cohort.made, later, cohort.spent[rows], None, drawing.rows(rows)) if staying else None
+    return rest, ended
+
+
+def converged(found: Sequence[Diagnostics], trace: Trace, chains: int, settings: SamplingSettings) -> list[bool]:
+    """Return whether each node has converged: R-hat and effective sample size of the score, R-hat of the projections.
+
+    With superchains, nested R-hat takes R-hat's place, on the score and the projections alike. R-hat asks each chain
+    to be long: at stationarity it still exceeds 1 by about half the inverse of a chain's own effective sample size.
+    Nested R-hat asks that of a superchain, so that short chains may be many instead (Margossian et al. 2024).
 
     Args:
-        places: of the nodes in the unit.
-        streams: of their random numbers.
-        settings: of the unit.
-        chains: where the chains start; their device is the cohort's.
-        reference: q.
-        keep: makes draws; None where none are wanted.
+        found: diagnostics of each node.
+        trace: that they are of.
+        chains: of each node.
+        settings: the superchains and the limits.
     """
-
-    def __init__(
-        self,
-        places: tuple[int, ...],
-        streams: Streams,
-        settings: SamplingSettings,
-        chains: ChainState,
-        reference: Reference,
-        keep: Keep | None,
-    ) -> None:
-        self.places = places
-        self.made = 0
-        self._streams = streams
-        self._settings = settings
-        self._plan = settings.make_warm_up()
-        rule = tilt_rule(settings, len(places), reference, chains)
-        self._warm: WarmUpState | None = begin(self._plan, settings.make_kernel(), chains, rule)
-        self._chains = chains
-        self._parameters: Parameters | None = None
-        self._spent = torch.zeros(len(places) * streams.chains, dtype=torch.int64)
-        self._recorder = Recorder()
-        self._kept = Kept(settings.draws, settings.thin)
-        self._keep = keep
-        self._next_look = settings.iterations
-        self._freeze()
-
-    @property
-    def rows(self) -> int:
-        """Its chains."""
-        return len(self._spent)
-
-    @property
-    def drawn(self) -> int:
-        """Trajectories after warm-up."""
-        return max(0, self.made - self._settings.warm_up)
-
-    def ask(self) -> tuple[ChainState, Parameters, Noise]:
-        """Return what its next trajectory is made of."""
-        noise = self._streams.noise(self.made, self._chains.position.shape[1:])
-        return self._chains, self._parameters or current(self._plan, self._known_warm()), noise
-
-    def tell(self, chains: ChainState, info: StepInfo, noise: Noise) -> None:
-        """Take in the trajectory that was asked for."""
-        self._spent = self._spent + info.steps
-        self.made += 1
-        if self._parameters is None:
-            self._warm = learn(self._plan, self._known_warm(), chains, info)
-            self._chains = chains
-            self._freeze()
-            return
-        self._recorder.note(self._chains, chains, self._parameters.tilt, noise, info)
-        self._chains = chains
-        if self._keep is not None and self._kept.wants(self.drawn):
-            self._kept.add(self._keep(chains, self._parameters))
-
-    def stop(self) -> Stopped | None:
-        """Let go of the nodes that have converged, or of all where the budget ends; None where none stops now."""
-        if self.drawn < self._next_look:
-            return None
-        each, trace, last = self._streams.chains, self._recorder.trace, self.drawn >= self._settings.longest
-        found = diagnose(trace, each, self._settings.superchains)
-        agree = converged(found, trace, each, self._settings)
-        stopping = [index for index in range(len(self.places)) if last or agree[index]]
-        # The last look is at the budget's end.
-        later = self.drawn + max(self._settings.iterations, self.drawn // _GROWTH)
-        self._next_look = min(later, self._settings.longest)
-        if not stopping:
-            return None
-        assert self._parameters is not None  # it looks at chains after warm-up alone
-        rows = _rows(stopping, each)
-        stopped = Stopped(
-            places=tuple(self.places[index] for index in stopping),
-            trace=trace.rows(rows),
-            parameters=self._parameters.rows(rows),
-            draws=self._kept.rows(rows),
-            gradients=self._spent[rows],
-            diagnostics=tuple(found[index] for index in stopping),
-            converged=tuple(agree[index] for index in stopping),
-        )
-        self._go_on_with([index for index in range(len(self.places)) if index not in stopping])
-        return stopped
-
-    def save(self) -> dict[str, Tensor]:
-        """Return all that changes, as tensors by name."""
-        counts = torch.tensor([self.made, self._next_look])
-        saved = {"places": torch.tensor(self.places), "counts": counts, "spent": self._spent}
-        if self._parameters is None:
-            return saved | under("warm", to_tensors(self._known_warm()))
-        saved |= under("chains", to_tensors(self._chains)) | under("parameters", to_tensors(self._parameters))
-        saved |= under("kept", self._kept.save())
-        return saved | (under("trace", to_tensors(self._recorder.trace)) if self.drawn else {})
-
-    def restore(self, saved: Tensors) -> None:
-        """Take up what ``save`` returned; the cohort must have been begun with the same nodes.
-
-        Raises:
-            KeyError, StoreError: if something is missing, or does not fit.
-        """
-        device = self._chains.position.device
-        self.made, self._next_look = saved["counts"].tolist()
-        self._spent = saved["spent"]
-        if warm := within(saved, "warm"):
-            self._warm = from_tensors(self._known_warm(), warm)
-            self._chains = self._warm.chains
-            return
-        self._warm = None
-        self._chains = rebuild(ChainState, within(saved, "chains"), device)
-        self._parameters = rebuild(Parameters, within(saved, "parameters"), device)
-        self._kept.restore(within(saved, "kept"))
-        self._recorder = Recorder(rebuild(Trace, within(saved, "trace"), device) if self.drawn else None)
-
-    def _known_warm(self) -> WarmUpState:
-        assert self._warm is not None  # until the parameters are frozen
-        return self._warm
-
-    def _freeze(self) -> None:
-        if self.made == self._plan.iterations:
-            self._parameters, self._warm = frozen(self._known_warm()), None
-
-    def _go_on_with(self, staying: list[int]) -> None:
-        rows = _rows(staying, self._streams.chains)
-        assert self._parameters is not None
-        self.places = tuple(self.places[index] for index in staying)
-        self._streams = replace(self._streams, keys=tuple(self._streams.keys[index] for index in staying))
-        self._chains, self._parameters = self._chains.rows(rows), self._parameters.rows(rows)
-        self._spent = self._spent[rows]
-        self._recorder = Recorder(self._recorder.trace.rows(rows))
-        self._kept.drop(rows)
+    if settings.superchains is None:
+        return [node.converged(r_hat=settings.r_hat, ess=settings.ess) for node in found]
+    nested = [[node.r_hat_nested for node in found]]
+    for axis in range(trace.projections.shape[2]):
+        along = replace(trace, score=trace.projections[:, :, axis], projections=trace.projections[:, :, :1])
+        nested.append([node.r_hat_nested for node in diagnose(along, chains, settings.superchains)])
+    return [
+        node.ess_bulk >= settings.ess and all(ratios[index] <= settings.r_hat for ratios in nested)
+        for index, node in enumerate(found)
+    ]
 
 
-def _rows(indices: list[int], chains: int) -> Tensor:
-    """Return the numbers of the chains of nodes, given by their indices."""
-    return (torch.tensor(indices, dtype=torch.int64)[:, None] * chains + torch.arange(chains)).flatten()
+def _freeze(cohort: Cohort, settings: SamplingSettings) -> Cohort:
+    """Return the cohort with frozen parameters, where its warm-up is over."""
+    if cohort.warm is None or cohort.made < settings.warm_up:
+        return cohort
+    drawing = Drawing(cohort.warm.chains, frozen(cohort.warm), DrawsKept(settings.thin))
+    return replace(cohort, warm=None, drawing=drawing)
 
 
-def tilt_rule(
-    settings: SamplingSettings, nodes: int, reference: Reference, chains: ChainState
-) -> FixedTilt | ContrastTilt:
-    """Return what decides the tilts of nodes whose chains start there."""
-    if settings.tilt is not None:
-        return FixedTilt(chains.score.new_full((nodes,), settings.tilt))
-    assert settings.contrast is not None  # the settings see to it
-    return ContrastTilt.begin(settings.contrast, reference, chains.gradient, nodes)
+def _rows(nodes: list[int], chains: int) -> Tensor:
+    """Return the numbers of the chains of some of a cohort's nodes."""
+    return (torch.tensor(nodes, dtype=torch.int64)[:, None] * chains + torch.arange(chains)).flatten()

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
-from typing_extensions import override
 
-from raygen.errors import SettingsError
 from raygen.hmc import (
     Annealing,
     Kernel,
     Ladder,
-    LogNormaliser,
-    Noise,
     Pilot,
     ScoreFunction,
     Streams,
-    Tensors,
     Weighing,
-    find_ladder,
-    rebuild,
-    to_tensors,
-    under,
-    weigh,
-    within,
+    begin_pilot,
+    begin_weighing,
+    climb,
+    estimate,
+    make_ladder,
+    weigh_rung,
 )
-
-OnState = Callable[[Callable[[], dict[str, Tensor]]], None]
-"""Called between two trajectories with what returns the state as tensors by name: whoever needs it asks for it."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,83 +41,81 @@ class LogZ:
     gradients: int
 
 
-def estimate_log_z(
-    kernel: Kernel,
-    score: ScoreFunction,
-    streams: Streams,
-    tilt: Tensor,
-    shape: tuple[int, ...],
-    *,
-    rungs: int | None,
-    on_fraction: Callable[[float], None],
-    on_state: OnState | None = None,
-    saved: Tensors | None = None,
-) -> list[LogZ]:
-    """Estimate log Z of each node, by as many chains as sample it, which begin anew from the reference.
+@dataclass(frozen=True)
+class LogZState:
+    """How far an estimate is: first a pilot looks for a ladder of tilts, then other chains are weighted on it.
+
+    Attributes:
+        pilot: until its ladder is known.
+        ladder: from then on.
+        weighing: the weighted chains, from their first rung on.
+    """
+
+    pilot: Pilot | None = None
+    ladder: Ladder | None = None
+    weighing: Weighing | None = None
+
+
+class LogZEstimator:
+    """Estimates log Z of nodes, by as many chains as sample them, which begin anew from the reference.
+
+    It holds only constants: states go in and come out. Step sizes are found anew for each tilt on the way.
 
     Args:
-        kernel: what moves the chains; adjusted. Step sizes are found anew for each tilt on the way.
+        kernel: what moves the chains; adjusted.
         score: f of each chain.
-        streams: of the unit.
+        streams: of the nodes.
         tilt: b of each node, shape (nodes,).
         shape: of one position.
         rungs: tilts on the way; None for as many as it takes.
-        on_fraction: called with the fraction of the weighted chains' trajectories that are begun.
-        on_state: called after each rung with what returns all that is known so far, as tensors by name.
-        saved: such tensors, to go on from; empty at the beginning.
-
-    Raises:
-        StoreError: if the saved tensors are of something else.
     """
-    saved = saved or {}
-    try:
-        ladder = _ladder(Annealing(rungs=rungs), kernel, score, streams, tilt, shape, on_state, saved)
-    except SettingsError as error:  # a tilt that is not finite or cannot be reached: the samples are worth keeping
-        log.warning("no log Z of %s: %s", ", ".join(streams.keys), error)
-        return [LogZ(math.nan, math.nan, math.nan, 0) for _ in tilt]
-    moves = ladder.tilt.shape[1] - 2
-    counted = _Counted(streams.keys, streams.chains, streams.device, streams.dtype,
-                       on_move=lambda move: on_fraction((move + 1) / moves))  # fmt: skip
 
-    def on_rung(state: Weighing) -> None:
-        if on_state is not None:
-            on_state(lambda: under("ladder", to_tensors(ladder)) | under("weighing", to_tensors(state)))
+    def __init__(
+        self,
+        kernel: Kernel,
+        score: ScoreFunction,
+        streams: Streams,
+        tilt: Tensor,
+        shape: tuple[int, ...],
+        *,
+        rungs: int | None,
+    ) -> None:
+        self._kernel = kernel
+        self._score = score
+        self._streams = streams
+        self._tilt = tilt
+        self._shape = shape
+        self._plan = Annealing(rungs=rungs)
 
-    weighing = within(saved, "weighing")
-    start = rebuild(Weighing, weighing, streams.device) if weighing else None
-    return _by_node(weigh(kernel, score, counted, ladder, shape, start=start, on_rung=on_rung))
+    def step(self, state: LogZState) -> LogZState:
+        """Return the state one rung further, of the pilot or of the weighted chains.
 
+        Raises:
+            SettingsError: if a tilt is not finite or out of reach.
+        """
+        if state.ladder is None:
+            pilot = state.pilot or begin_pilot(self._kernel, self._score, self._streams, self._tilt, self._shape)
+            pilot = climb(self._kernel, self._score, self._streams, self._tilt, pilot)
+            if pilot.arrived(self._tilt):
+                return LogZState(ladder=make_ladder(self._plan, self._kernel, pilot))
+            return LogZState(pilot)
+        weighing = state.weighing or begin_weighing(self._kernel, self._score, self._streams, self._shape)
+        return replace(state, weighing=weigh_rung(self._kernel, self._score, self._streams, state.ladder, weighing))
 
-def _ladder(
-    plan: Annealing, kernel: Kernel, score: ScoreFunction, streams: Streams, tilt: Tensor, shape: tuple[int, ...],
-    on_state: OnState | None, saved: Tensors,
-) -> Ladder:  # fmt: skip
-    """Return the ladder that was saved, or find it, going on with the pilot that was saved."""
-    if ladder := within(saved, "ladder"):
-        return rebuild(Ladder, ladder, streams.device)
+    def finished(self, state: LogZState) -> bool:
+        """Whether the weighted chains are at the top of their ladder."""
+        return state.ladder is not None and state.weighing is not None and state.weighing.rung == state.ladder.rungs
 
-    def on_rung(state: Pilot) -> None:
-        if on_state is not None:
-            on_state(lambda: under("pilot", to_tensors(state)))
+    def fraction(self, state: LogZState) -> float | None:
+        """Return the fraction of the weighted chains' trajectories made; None where the last step made none of them."""
+        if state.ladder is None or state.weighing is None or state.weighing.rung == state.ladder.rungs:
+            return None
+        return state.weighing.rung / (state.ladder.rungs - 1)
 
-    pilot = within(saved, "pilot")
-    start = rebuild(Pilot, pilot, streams.device) if pilot else None
-    return find_ladder(plan, kernel, score, streams, tilt, shape, start=start, on_rung=on_rung)
-
-
-def _by_node(found: LogNormaliser) -> list[LogZ]:
-    gradients = found.gradients + found.ladder.gradients
-    columns = (found.log_z.tolist(), found.standard_error.tolist(), found.ess.tolist())
-    return [LogZ(*values, gradients) for values in zip(*columns, strict=True)]
-
-
-@dataclass(frozen=True)
-class _Counted(Streams):
-    """Streams that tell which move is made next."""
-
-    on_move: Callable[[int], None] = lambda _: None
-
-    @override
-    def noise(self, iteration: int, shape: tuple[int, ...]) -> Noise:
-        self.on_move(iteration)
-        return super().noise(iteration, shape)
+    def result(self, state: LogZState) -> tuple[LogZ, ...]:
+        """Return the estimate of each node, from a state that is finished."""
+        assert state.ladder is not None and state.weighing is not None
+        found = estimate(self._kernel, state.ladder, state.weighing)
+        gradients = found.gradients + state.ladder.gradients
+        columns = (found.log_z.tolist(), found.standard_error.tolist(), found.ess.tolist())
+        return tuple(LogZ(*values, gradients) for values in zip(*columns, strict=True))

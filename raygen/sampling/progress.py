@@ -1,4 +1,4 @@
-"""How far a unit is, told while it is sampled."""
+"""How far a unit is, reported while it is sampled."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class UnitProgress:
 
 
 class Reporter:
-    """Passes on how far a unit is.
+    """Reports how far a unit is.
 
     Args:
         parts: of the work; 2 where log Z follows, so that the chains count for half.
-        on_progress: told after each trajectory.
+        on_progress: called after each trajectory.
         clock: seconds.
     """
 
@@ -45,14 +45,14 @@ class Reporter:
         self._first: tuple[float, float] | None = None  # time and fraction; a unit may go on from a saved state
 
     def chains(self, fraction: float, acceptance: float) -> None:
-        """Say how much of the chains' trajectories is made, and the mean acceptance probability of the last ones."""
-        self._tell(fraction / self._parts, acceptance)
+        """Report the fraction of trajectories made, and the mean acceptance probability of the last ones."""
+        self._report(fraction / self._parts, acceptance)
 
     def rest(self, fraction: float) -> None:
-        """Say how much of the last part is done."""
-        self._tell((1 + fraction) / self._parts, math.nan)
+        """Report the fraction of the last part that is done."""
+        self._report((1 + fraction) / self._parts, math.nan)
 
-    def _tell(self, fraction: float, acceptance: float) -> None:
+    def _report(self, fraction: float, acceptance: float) -> None:
         if self._on_progress is not None:
             self._on_progress(UnitProgress(fraction, acceptance, self._left(fraction)))
 

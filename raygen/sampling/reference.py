@@ -182,7 +182,7 @@ def _sizes(shape: Shape) -> str:
 
 
 def _patches(images: Tensor, shape: Shape) -> Tensor:
-    """Return the images themselves, or patches of ``shape`` from places drawn at random, always the same ones."""
+    """Return the images themselves, or patches of ``shape`` at random positions, always the same ones."""
     if tuple(images.shape[1:]) == shape:
         return images
     generator = torch.Generator().manual_seed(0)

@@ -4,46 +4,18 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.ipc
 import torch
-from PIL import Image
-from torch import Tensor
 
 from raygen.hmc import Diagnostics, Parameters, Trace
+from raygen.sampling.draws import Draw
 from raygen.sampling.log_z import LogZ
 from raygen.store import SAMPLES
-
-_TAIL = 0.005
-"""Fraction of an image's values left out at either end of its grey scale, lest one pixel set the scale."""
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What is kept of all chains at one draw; tensors on the CPU, one row a chain.
-
-    Attributes:
-        images: PNG bytes.
-        low, high: pixel values shown as 0 and 255, shape (N,).
-        score, potential, top_channel, signal: shape (N,).
-    """
-
-    images: list[bytes]
-    low: Tensor
-    high: Tensor
-    score: Tensor
-    potential: Tensor
-    top_channel: Tensor
-    signal: Tensor
-
-    def rows(self, chosen: Tensor) -> Draw:
-        """Return what is kept of the chains whose numbers are ``chosen``, alone."""
-        numbers = (self.low, self.high, self.score, self.potential, self.top_channel, self.signal)
-        return Draw([self.images[row] for row in chosen.tolist()], *(column[chosen] for column in numbers))
-
 
 Stop = Literal["converged", "budget"]
 """Why a node's chains ended, where there is a budget."""
@@ -63,23 +35,6 @@ class NodeFacts:
     trajectories: int | None = None
     stopped: Stop | None = None
     dead: str | None = None
-
-
-def encode_images(pixels: Tensor) -> tuple[list[bytes], Tensor, Tensor]:
-    """Return PNGs of images (N, C, H, W), each on its own grey scale, and the pixel values shown as 0 and 255.
-
-    One or three channels are shown as they are; of any other number, their mean.
-    """
-    pixels = pixels.detach().float().cpu()
-    if pixels.shape[1] not in {1, 3}:
-        pixels = pixels.mean(1, keepdim=True)
-    ends = torch.quantile(pixels.flatten(1), torch.tensor([_TAIL, 1 - _TAIL]), dim=1)
-    least = torch.finfo(torch.float32).eps * ends[0].abs().clamp(min=1)  # a constant image has no scale of its own
-    low, high = ends[0], torch.maximum(ends[1], ends[0] + least)
-    wide = (-1, 1, 1, 1)
-    scaled = (pixels - low.view(wide)) / (high - low).view(wide)
-    bytes_ = (scaled.clamp(0, 1) * 255).round().to(torch.uint8)
-    return [_png(image) for image in bytes_], low, high
 
 
 def make_rows(
@@ -123,7 +78,7 @@ def make_rows(
 
 
 def _contrast(draws: Sequence[Draw], parameters: Parameters, own: range) -> float:
-    """Return the squared tilt times the mean signal of a node's chains, whose rows are ``own``."""
+    """Return the squared tilt times the mean signal of a node's chains, whose numbers are ``own``."""
     signals = torch.stack([draw.signal[own.start : own.stop] for draw in draws])
     return float(parameters.tilt[own.start]) ** 2 * float(signals.mean())
 
@@ -165,13 +120,23 @@ def add_log_z(rows: pa.Table, found: Mapping[str, LogZ]) -> pa.Table:
     columns = {"log_z": "value", "log_z_error": "error", "log_z_ess": "ess", "log_z_gradients": "gradients"}
     for name, attribute in columns.items():
         values = [None if node is None else getattr(node, attribute) for node in own]
-        place = rows.schema.get_field_index(name)
-        rows = rows.set_column(place, SAMPLES.field(name), pa.array(values, SAMPLES.field(name).type))
+        index = rows.schema.get_field_index(name)
+        rows = rows.set_column(index, SAMPLES.field(name), pa.array(values, SAMPLES.field(name).type))
     return rows
 
 
-def _png(image: Tensor) -> bytes:
-    array = image.permute(1, 2, 0).numpy()
+def to_bytes(rows: pa.Table) -> bytes:
+    """Return samples as one Arrow stream."""
     sink = io.BytesIO()
-    Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(sink, format="PNG")
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
     return sink.getvalue()
+
+
+def read_rows(streams: Iterable[bytes]) -> pa.Table:
+    """Return the samples of several streams, in their order.
+
+    Raises:
+        ValueError: if one of them is torn.
+    """
+    return pa.concat_tables([SAMPLES.empty_table(), *(pa.ipc.open_stream(stream).read_all() for stream in streams)])

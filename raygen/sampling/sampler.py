@@ -1,32 +1,35 @@
-"""The chains of one unit: score, reference, warm-up, draws, rows. No Ray, no storage."""
+"""The chains of one unit: score, reference, warm-up, draws, rows, log Z. No Ray, no storage.
+
+What a unit has come to after a trajectory is one value, a :class:`SamplerState`. The batch moves the chains, and the
+sampler makes draws and rows of them.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from raygen.errors import StoreError
-from raygen.hmc import ChainState, Diagnostics, Groups, Kernel, Parameters, Tensors, potential, to_arviz
+from raygen.errors import SettingsError, StoreError
+from raygen.hmc import ChainState, Diagnostics, Groups, Kernel, Tensors, TiltRule, rebuild, to_arviz
 from raygen.networks import Layer, Network, NodeScores, list_layers, node_label
 from raygen.nodes import Node
-from raygen.sampling.batch import Batch
-from raygen.sampling.cohort import Stopped
-from raygen.sampling.dead import UNKNOWN, find_dead, no_trace
-from raygen.sampling.log_z import OnState
+from raygen.sampling.batch import Batch, BatchState
+from raygen.sampling.cohort import EndedNodes
+from raygen.sampling.draws import Draw, make_draw
+from raygen.sampling.log_z import LogZ, LogZEstimator, LogZState
 from raygen.sampling.progress import Reporter, UnitProgress
 from raygen.sampling.reference import Source
-from raygen.sampling.rows import Draw, NodeFacts, encode_images, make_rows
+from raygen.sampling.rows import NodeFacts, add_log_z, make_rows, read_rows, to_bytes
 from raygen.sampling.settings import SamplingSettings
-from raygen.sampling.streams import node_streams
-from raygen.sampling.targets import Targets
-from raygen.sampling.work import Work
+from raygen.sampling.targets import UNKNOWN, Targets, no_trace
 from raygen.store import Unit
-from raygen.tilting import Reference, WhitenedScore, signal
+from raygen.tilting import ContrastTilt, FixedTilt, Reference, WhitenedScore
 
 log = logging.getLogger(__name__)
 
@@ -40,22 +43,39 @@ class UnitTrace:
 
     Attributes:
         nodes: of the unit.
-        stopped: nodes that stopped together, by their places in ``nodes``.
+        ended: those that ended together, by their indices in ``nodes``.
         steps: gradients of a trajectory, where the parameters do not give each chain its own.
     """
 
     nodes: tuple[Node, ...]
-    stopped: tuple[Stopped, ...]
+    ended: tuple[EndedNodes, ...]
     steps: int
 
     def to_arviz(self) -> dict[str, Groups]:
         """Return each node's chains, by its name, as ``raygen.hmc.to_arviz`` does."""
         groups: dict[int, Groups] = {}
-        for part in self.stopped:
-            chains = part.trace.score.shape[1] // len(part.places)
-            for index, place in enumerate(part.places):
-                groups[place] = to_arviz(part.trace, chains, index, parameters=part.parameters, steps=self.steps)
-        return {str(node): groups[place] for place, node in enumerate(self.nodes)}
+        for part in self.ended:
+            chains = part.trace.score.shape[1] // len(part.indices)
+            for number, index in enumerate(part.indices):
+                groups[index] = to_arviz(part.trace, chains, number, parameters=part.parameters, steps=self.steps)
+        return {str(node): groups[index] for index, node in enumerate(self.nodes)}
+
+
+@dataclass(frozen=True)
+class SamplerState:
+    """All that a unit has come to, those of its nodes that are dead apart.
+
+    Attributes:
+        batch: its chains.
+        rows: of the nodes that have ended, each cohort's as an Arrow stream.
+        log_z: of the first nodes, where it is asked for; begun once all chains have ended.
+        estimate: of the next nodes' log Z.
+    """
+
+    batch: BatchState
+    rows: tuple[bytes, ...] = ()
+    log_z: tuple[LogZ, ...] = ()
+    estimate: LogZState = field(default_factory=LogZState)
 
 
 def settings_of(settings: SamplingSettings, profile: Profile, layer: str) -> SamplingSettings:
@@ -96,61 +116,37 @@ class UnitSampler:
         unit: Unit,
         on_progress: Callable[[UnitProgress], None] | None = None,
         *,
-        on_state: OnState | None = None,
+        on_state: Callable[[SamplerState], None] | None = None,
         saved: Tensors | None = None,
     ) -> pa.Table:
         """Return the samples of a unit, of schema ``SAMPLES``; of constant and dead nodes the reference's, marked.
 
         Args:
             unit: whose nodes.
-            on_progress: told after each trajectory.
-            on_state: called after each trajectory with what returns all that the unit has come to, as tensors by name.
-            saved: such tensors, of the same unit, network and settings: the unit goes on from there, and comes to the
-                same samples bit for bit. What does not fit is passed over.
+            on_progress: called after each trajectory.
+            on_state: called after each trajectory with all that the unit has come to.
+            saved: such a state of the same unit, network and settings, as ``raygen.hmc.to_tensors`` returns it: the
+                unit continues there, and comes to the same samples bit for bit. What does not fit is passed over.
 
         Raises:
             ScoreError: naming the node, if its score is not finite, or has no gradient, where its chains start.
         """
         nodes = unit.parsed
-        cut = self._targets.cut(nodes[0])
-        reference = self._targets.reference(cut.input_shape)
-        dead = find_dead(cut, nodes, reference, seed=self._settings.seed, device=self._device)
-        tables = [self._marked(node, reason, unit.chains) for node, reason in dead.items()]
-        if lively := [node for node in nodes if node not in dead]:
-            tables.append(self._sample(lively, unit.chains, on_progress, on_state, saved or {}))
-        place = {str(node): index for index, node in enumerate(nodes)}
-        rows = pa.concat_tables(tables)
-        order = np.argsort([place[name] for name in rows["node"].to_pylist()], kind="stable")
+        dead = self.find_dead(nodes)
+        tables = [self._dead_rows(node, reason, unit.chains) for node, reason in dead.items()]
+        if alive := [node for node in nodes if node not in dead]:
+            batch = self.make_batch(alive, unit.chains)
+            begun = self._rebuild(batch, saved) if saved else None
+            state = begun or SamplerState(batch.begin())
+            report = Reporter(2 if self._settings.log_z else 1, on_progress)
+            for later in self._states(batch, state, report):
+                state = later
+                if on_state is not None:
+                    on_state(state)
+            tables.append(_finish(batch, state))
+        rows, index = pa.concat_tables(tables), {str(node): index for index, node in enumerate(nodes)}
+        order = np.argsort([index[name] for name in rows["node"].to_pylist()], kind="stable")
         return rows.take(pa.array(order))
-
-    def _marked(self, node: Node, reason: str, chains: int) -> pa.Table:
-        """Return a row for each chain of a node that is not sampled: where the chain would have started."""
-        scores = self._targets.scores([node], chains)
-        reference = self._targets.reference(scores.input_shape)
-        streams = node_streams(self._settings, [node], chains, self._device)
-        state = Kernel().init(WhitenedScore(scores, reference), streams.start(reference.shape))
-        trace, parameters = no_trace(chains)
-        facts = replace(self._facts(node, UNKNOWN, agree=False), dead=reason)
-        draws = [self._keep(state, parameters, reference, scores)]
-        return make_rows([facts], draws, trace, parameters, gradients=[0] * chains, seed=self._settings.seed)
-
-    def _sample(
-        self,
-        nodes: Sequence[Node],
-        chains: int,
-        on_progress: Callable[[UnitProgress], None] | None,
-        on_state: OnState | None,
-        saved: Tensors,
-    ) -> pa.Table:
-        report = Reporter(2 if self._settings.log_z else 1, on_progress)
-        work = self._work(nodes, chains)
-        if saved:
-            try:
-                work.restore(saved)
-            except (StoreError, KeyError, TypeError, ValueError) as error:
-                log.warning("%s begins anew, its saved state does not fit: %s", nodes[0], error)
-                work = self._work(nodes, chains)
-        return work.run(report, on_state)
 
     def trace(self, unit: Unit, on_progress: Callable[[UnitProgress], None] | None = None) -> UnitTrace:
         """Draw a unit's chains, the same as ``sample`` does, and return their trace instead of images.
@@ -158,60 +154,108 @@ class UnitSampler:
         Raises:
             ScoreError: as ``sample`` does.
         """
-        report, nodes = Reporter(1, on_progress), unit.parsed
-        settings = self._settings_of(nodes[0].layer)
-        density = self._targets.density(self._targets.scores(nodes, unit.chains))
-        streams = node_streams(settings, nodes, unit.chains, self._device)
-        batch = Batch(nodes, density, streams, settings, None)
-        stopped: list[Stopped] = []
-        while not batch.finished:
-            acceptance = batch.step()
-            stopped += batch.stop()
-            report.chains(batch.fraction, acceptance)
-        return UnitTrace(tuple(nodes), tuple(stopped), self._settings.make_kernel().steps)
+        report, batch = Reporter(1, on_progress), self.make_batch(unit.parsed, unit.chains)
+        ended: list[EndedNodes] = []
+        state = batch.begin()
+        while not batch.finished(state):
+            state, acceptance = batch.step(state)
+            state, parts = batch.end_nodes(state)
+            ended += parts
+            report.chains(batch.fraction(state), acceptance)
+        return UnitTrace(batch.nodes, tuple(ended), self._settings.kernel_steps)
 
-    def _settings_of(self, layer: str) -> SamplingSettings:
-        return settings_of(self._settings, self._profile, layer)
+    def find_dead(self, nodes: Sequence[Node]) -> dict[Node, str]:
+        """Return those of a unit's nodes that are not sampled, constant and dead ones, each with the reason."""
+        return self._targets.find_dead(nodes)
 
-    def _work(self, nodes: Sequence[Node], chains: int) -> Work:
-        scores = self._targets.scores(nodes, chains)
-        density = self._targets.density(scores)
+    def make_batch(self, nodes: Sequence[Node], chains: int) -> Batch:
+        """Return what moves the chains of nodes of one layer and ending, so many of each."""
+        density = self._targets.density(self._targets.scores(nodes, chains))
+        settings = settings_of(self._settings, self._profile, nodes[0].layer)
+        return Batch(nodes, density, self._targets.streams(nodes, chains), settings)
 
-        def keep(state: ChainState, parameters: Parameters) -> Draw:
-            return self._keep(state, parameters, density.reference, scores)
+    def draw(self, batch: Batch, state: BatchState) -> BatchState:
+        """Return the state with a draw of each cohort for which it is due."""
+        cohorts = tuple(
+            cohort.with_draw(self._draw(batch.density, cohort.chains, cohort.parameters(batch.settings).tilt),
+                             batch.settings)
+            if cohort.draw_due() else cohort
+            for cohort in state.cohorts
+        )  # fmt: skip
+        return replace(state, cohorts=cohorts)
 
-        def to_rows(stopped: Stopped) -> pa.Table:
-            return self._rows(nodes, stopped)
+    def _rebuild(self, batch: Batch, saved: Tensors) -> SamplerState | None:
+        """Return the state that was saved; None where it does not fit."""
+        rule = ContrastTilt if batch.settings.tilt is None else FixedTilt
+        given = {TiltRule: rule, Reference: batch.density.reference}
+        try:
+            state = rebuild(SamplerState, saved, self._device, given)
+            batch.check(state.batch)
+            read_rows(state.rows)
+        except (StoreError, TypeError, ValueError) as error:
+            log.warning("%s begins anew, its saved state does not fit: %s", batch.nodes[0], error)
+            return None
+        return state
 
-        settings = self._settings_of(nodes[0].layer)
-        return Work(self._targets, nodes, density, settings, chains, self._device, keep=keep, to_rows=to_rows)
+    def _states(self, batch: Batch, state: SamplerState, report: Reporter) -> Iterator[SamplerState]:
+        """Yield the state after each trajectory that is missing."""
+        while not batch.finished(state.batch):
+            moved, acceptance = batch.step(state.batch)
+            rest, ended = batch.end_nodes(self.draw(batch, moved))
+            rows = tuple(to_bytes(self._rows(batch.nodes, part)) for part in ended)
+            state = replace(state, batch=rest, rows=(*state.rows, *rows))
+            report.chains(batch.fraction(rest), acceptance)
+            yield state
+        if self._settings.log_z:
+            yield from self._log_z_states(batch, state, report)
 
-    def _rows(self, nodes: Sequence[Node], stopped: Stopped) -> pa.Table:
+    def _log_z_states(self, batch: Batch, state: SamplerState, report: Reporter) -> Iterator[SamplerState]:
+        """Yield the state after each rung: of as many nodes at once as fit."""
+        rows, whole = read_rows(state.rows), len(batch.nodes)
+        tilt_of = dict(zip(rows["node"].to_pylist(), rows["tilt"].to_pylist(), strict=True))
+        while (done := len(state.log_z)) < whole:
+            nodes = batch.nodes[done:][: batch.capacity]
+            estimator = self._estimator(batch, nodes, [tilt_of[str(node)] for node in nodes])
+            while len(state.log_z) == done:
+                state = _climb(estimator, nodes, state)
+                fraction = estimator.fraction(state.estimate)
+                if fraction is not None:
+                    report.rest((done + fraction * len(nodes)) / whole)
+                yield state
+
+    def _estimator(self, batch: Batch, nodes: Sequence[Node], tilts: Sequence[float]) -> LogZEstimator:
+        chains, density = batch.streams.chains, batch.density
+        if len(nodes) < len(batch.nodes):
+            density = self._targets.density(self._targets.scores(nodes, chains))
+        return LogZEstimator(batch.kernel, density, self._targets.streams(nodes, chains),
+                             torch.tensor(tilts, device=self._device), density.reference.shape,
+                             rungs=self._settings.log_z_rungs)  # fmt: skip
+
+    def _dead_rows(self, node: Node, reason: str, chains: int) -> pa.Table:
+        """Return a row for each chain of a node that is not sampled: where the chain would have started."""
+        scores = self._targets.scores([node], chains)
+        density = WhitenedScore(scores, self._targets.reference(scores.input_shape))
+        start = self._targets.streams([node], chains).start(density.reference.shape)
+        trace, parameters = no_trace(chains)
+        draw = self._draw(density, Kernel().init(density, start), parameters.tilt)
+        facts = replace(self._facts(node, UNKNOWN, agree=False), dead=reason)
+        return make_rows([facts], [draw], trace, parameters, gradients=[0] * chains, seed=self._settings.seed)
+
+    def _rows(self, nodes: Sequence[Node], ended: EndedNodes) -> pa.Table:
         facts = [
             replace(
-                self._facts(nodes[place], found, agree=agree),
-                trajectories=len(stopped.trace),
+                self._facts(nodes[index], found, agree=agree),
+                trajectories=len(ended.trace),
                 stopped=None if self._settings.budget is None else "converged" if agree else "budget",
             )
-            for place, found, agree in zip(stopped.places, stopped.diagnostics, stopped.converged, strict=True)
+            for index, found, agree in zip(ended.indices, ended.diagnostics, ended.converged, strict=True)
         ]
-        return make_rows(facts, stopped.draws, stopped.trace, stopped.parameters, gradients=stopped.gradients.tolist(),
+        return make_rows(facts, ended.draws, ended.trace, ended.parameters, gradients=ended.gradients.tolist(),
                          seed=self._settings.seed)  # fmt: skip
 
-    def _keep(self, state: ChainState, parameters: Parameters, reference: Reference, scores: NodeScores) -> Draw:
-        x = reference.image(state.position)
-        with torch.no_grad():
-            top_channel = scores.responses(x).argmax(1)
-        images, low, high = encode_images(self._network.pixels(x))
-        return Draw(
-            images=images,
-            low=low,
-            high=high,
-            score=state.score.cpu(),
-            potential=potential(state, parameters.tilt).cpu(),
-            top_channel=top_channel.cpu(),
-            signal=signal(state.gradient, reference).cpu(),
-        )
+    def _draw(self, density: WhitenedScore, chains: ChainState, tilt: torch.Tensor) -> Draw:
+        assert isinstance(density.score, NodeScores)  # as the targets make it
+        return make_draw(self._network, density.score, density.reference, chains, tilt)
 
     def _facts(self, node: Node, found: Diagnostics, agree: bool) -> NodeFacts:
         return NodeFacts(
@@ -223,3 +267,24 @@ class UnitSampler:
             converged=agree,
             diagnostics=found,
         )
+
+
+def _climb(estimator: LogZEstimator, nodes: Sequence[Node], state: SamplerState) -> SamplerState:
+    """Return the state after one more rung, with the nodes' log Z once it is the last one."""
+    try:
+        estimate = estimator.step(state.estimate)
+    except SettingsError as error:  # a tilt that is not finite or out of reach: the samples are worth keeping
+        log.warning("no log Z of %s: %s", ", ".join(map(str, nodes)), error)
+        unknown = LogZ(math.nan, math.nan, math.nan, 0)
+        return replace(state, log_z=(*state.log_z, *(unknown for _ in nodes)), estimate=LogZState())
+    if not estimator.finished(estimate):
+        return replace(state, estimate=estimate)
+    return replace(state, log_z=(*state.log_z, *estimator.result(estimate)), estimate=LogZState())
+
+
+def _finish(batch: Batch, state: SamplerState) -> pa.Table:
+    """Return the samples of a unit whose nodes have all ended, in any order."""
+    rows = read_rows(state.rows)
+    if not batch.settings.log_z:
+        return rows
+    return add_log_z(rows, dict(zip(map(str, batch.nodes), state.log_z, strict=True)))

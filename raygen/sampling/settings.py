@@ -104,7 +104,7 @@ class SamplingSettings(TiltingSettings, ChainSettings, HmcSettings):
 
     @property
     def gradients(self) -> int:
-        """Gradients of one chain, all told, at most: shorter trajectories take fewer."""
+        """Gradients of one chain in all, at most: shorter trajectories take fewer."""
         return (self.warm_up + self.longest) * self.kernel_steps
 
     @model_validator(mode="before")

@@ -1,16 +1,24 @@
-"""From nodes to the densities that their chains sample: cuts, scores, references. What costs time to make is kept."""
+"""What nodes' chains sample: cuts, scores, references, random numbers; and which nodes no tilt can move."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 
-from raygen.networks import Cut, Network, NodeScores, cut_for, score_nodes
+from raygen.hmc import Diagnostics, Parameters, Streams, Trace
+from raygen.networks import Cut, Network, NodeScores, cut_for, dead_nodes, score_nodes
 from raygen.nodes import Node
 from raygen.sampling.reference import Source, make_reference
 from raygen.sampling.settings import SamplingSettings
 from raygen.tilting import Reference, WhitenedScore
+
+_IMAGES = 16
+"""Draws from the reference by which it is judged whether a node is dead."""
+
+UNKNOWN = Diagnostics(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, 0)
+"""The diagnostics of a node that was not sampled."""
 
 
 class Targets:
@@ -54,3 +62,26 @@ class Targets:
         """Return the score in the reference's coordinates, with forces of the precision that the settings ask for."""
         force = None if self._settings.forces == "float32" else scores.with_precision(self._settings.forces)
         return WhitenedScore(scores, self.reference(scores.input_shape), force=force)
+
+    def find_dead(self, nodes: Sequence[Node]) -> dict[Node, str]:
+        """Return the constant and dead nodes among ``nodes``, which share a layer and an ending, each with the reason.
+
+        They are judged by draws from the reference. A score that is not finite is no such case: it is an error where
+        the node is sampled.
+        """
+        cut = self.cut(nodes[0])
+        reference = self.reference(cut.input_shape)
+        streams = Streams((f"{self._settings.seed}/{nodes[0].layer}{nodes[0].ending}/quiet",), _IMAGES, self._device)
+        found = dead_nodes(cut, nodes, reference.image(streams.start(reference.shape)))
+        return {node: reason for node, reason in found.items() if "not finite" not in reason}
+
+    def streams(self, nodes: Sequence[Node], chains: int) -> Streams:
+        """Return the random numbers of nodes' chains, which depend on the run's seed and each node's name alone."""
+        return Streams(tuple(f"{self._settings.seed}/{node}" for node in nodes), chains, self._device)
+
+
+def no_trace(rows: int) -> tuple[Trace, Parameters]:
+    """Return the record of chains that made no trajectory, and their parameters: a tilt of 0, and no step size."""
+    none = torch.zeros((0, rows))
+    trace = Trace(none, none.double(), torch.zeros((0, rows, 1)), none, none.bool())
+    return trace, Parameters(torch.full((rows,), math.nan), torch.zeros(rows))

@@ -22,7 +22,7 @@ from raygen.store.unit import Unit
 
 Arrays = dict[str, NDArray[Any]]
 
-_VERSION = 1
+_VERSION = 2
 """Of the file's content. A state of another version is ignored, and its unit begins again."""
 
 _SEAL = "seal"

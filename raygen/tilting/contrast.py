@@ -49,7 +49,7 @@ class ContrastTilt:
     """
 
     contrast: float
-    reference: Reference = field(metadata={"constant": True})
+    reference: Reference = field(metadata={"constant": True})  # as raygen.hmc.CONSTANT has it
     mean_signal: Tensor
     count: int = 0
 
@@ -84,6 +84,6 @@ class ContrastTilt:
         now = torch.where(rows.isfinite(), rows, self.mean_signal[:, None]).mean(1)
         count = self.count + 1
         weight = (1 + _DECAY) / (count + 1 + _DECAY)
-        # A chain in a flat place says little: the mean never falls by more than half in one step.
+        # A chain where the score is flat says little: the mean never falls by more than half in one step.
         mean = ((1 - weight) * self.mean_signal + weight * now).clamp(min=0.5 * self.mean_signal)
         return replace(self, mean_signal=mean, count=count)

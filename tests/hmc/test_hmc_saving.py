@@ -9,8 +9,22 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from raygen.errors import StoreError
-from raygen.hmc import ChainState, Kernel, Parameters, WarmUp, begin, draw, from_tensors, to_tensors, warm_up
-from raygen.hmc.saving import rebuild, under, within
+from raygen.hmc import (
+    CONSTANT,
+    ON_CPU,
+    ChainState,
+    Kernel,
+    Parameters,
+    TiltRule,
+    WarmUp,
+    WarmUpState,
+    begin,
+    check_alike,
+    draw,
+    rebuild,
+    to_tensors,
+    warm_up,
+)
 
 
 @dataclass(frozen=True)
@@ -18,8 +32,8 @@ class Steered:
     """A tilt rule that depends on where the chains are."""
 
     tilt: Tensor
-    note: str = "no number and no tensor"
-    large: Tensor = field(default_factory=lambda: torch.zeros(10), metadata={"constant": True})
+    note: str = field(default="no number and no tensor", metadata=CONSTANT)
+    large: Tensor = field(default_factory=lambda: torch.zeros(10), metadata=CONSTANT)
 
     def observe(self, gradient):
         found = gradient.flatten(1).norm(dim=1).view(len(self.tilt), -1).mean(1)
@@ -34,6 +48,10 @@ def begun(chains=3):
     return begin(PLAN, KERNEL, KERNEL.init(target, noise.start((4,))), Steered(torch.ones(2, dtype=torch.float64)))
 
 
+CPU = torch.device("cpu")
+GIVEN = {TiltRule: Steered}
+
+
 def through_a_file(state):
     return load(save(to_tensors(state)))
 
@@ -43,7 +61,8 @@ def test_warm_up_goes_on_from_a_file_as_if_nothing_had_been(stop):
     noise, target = streams(3, "0", "1"), ridges(4)
     states = [begun()]
     whole, found = warm_up(PLAN, KERNEL, target, noise, begun(), lambda state, info: states.append(state))
-    taken_up = from_tensors(begun(), through_a_file(states[stop]))
+    taken_up = rebuild(WarmUpState, through_a_file(states[stop]), CPU, GIVEN)
+    check_alike(taken_up, begun())
     assert taken_up.iteration == stop and isinstance(taken_up.iteration, int) and taken_up.rule.note
     again, parameters = warm_up(PLAN, KERNEL, target, noise, taken_up)
     assert torch.equal(again.position, whole.position) and torch.equal(again.gradient, whole.gradient)
@@ -57,9 +76,7 @@ def test_draws_go_on_from_a_file_as_if_nothing_had_been(stop):
     state, known = warm_up(PLAN, KERNEL, target, noise, begun())
     whole, trace = draw(KERNEL, target, state, known, noise, first=20, iterations=10, on_step=lambda *_: None)
     half, before = draw(KERNEL, target, state, known, noise, first=20, iterations=stop, on_step=lambda *_: None)
-    taken_up, parameters = (
-        from_tensors(like, through_a_file(value)) for like, value in ((begun().chains, half), (known, known))
-    )
+    taken_up, parameters = (rebuild(type(value), through_a_file(value), CPU) for value in (half, known))
     assert isinstance(taken_up, ChainState) and isinstance(parameters, Parameters)
     end, after = draw(KERNEL, target, taken_up, parameters, noise, first=20 + stop, iterations=10 - stop,
                       on_step=lambda *_: None)  # fmt: skip
@@ -70,7 +87,7 @@ def test_draws_go_on_from_a_file_as_if_nothing_had_been(stop):
 
 def test_the_state_of_other_chains_is_refused_by_name():
     with pytest.raises(StoreError, match=r"chains\.position"):
-        from_tensors(begun(3), to_tensors(begun(2)))
+        check_alike(rebuild(WarmUpState, to_tensors(begun(2)), CPU, GIVEN), begun(3))
 
 
 def test_what_never_changes_is_not_saved():
@@ -81,7 +98,13 @@ def test_a_torn_state_is_refused_by_name():
     tensors = to_tensors(begun())
     del tensors["step_size.log_average"]
     with pytest.raises(StoreError, match=r"step_size\.log_average"):
-        from_tensors(begun(), tensors)
+        rebuild(WarmUpState, tensors, CPU, GIVEN)
+
+
+def test_what_is_left_over_is_named():
+    tensors = to_tensors(begun()) | {"step_size.other": torch.zeros(1), "chains.score.0": torch.zeros(1)}
+    with pytest.raises(StoreError, match=r"chains\.score\.0, step_size\.other"):
+        rebuild(WarmUpState, tensors, CPU, GIVEN)
 
 
 @dataclass(frozen=True)
@@ -110,10 +133,51 @@ def test_what_is_missing_is_named():
             rebuild(Nested, {key: tensor for key, tensor in tensors.items() if key != name}, torch.device("cpu"))
 
 
-def test_parts_are_found_under_their_own_names_alone():
-    parts = {"a": {"x": torch.ones(1), "b.x": torch.zeros(1)}, "ab": {"x": torch.ones(2)}}
-    whole = {**under("a", parts["a"]), **under("ab", parts["ab"])}
-    assert {name: within(whole, name) for name in parts} == parts and within(whole, "b") == {}
+@dataclass(frozen=True)
+class Whole:
+    parts: tuple[Nested, ...]
+    images: tuple[bytes, ...]
+    numbers: tuple[int, ...]
+    rates: tuple[float, ...]
+    on: bool
+    held: Tensor = field(metadata=ON_CPU)
+    a: Nested | None = None
+    given: Kernel = field(default=KERNEL, metadata=CONSTANT)
+
+
+@pytest.mark.parametrize("count", [0, 1, 12])
+def test_tuples_none_and_bytes_come_back_as_they_were(count):
+    parts = tuple(Nested(begun().chains, index, 0.5 * index) for index in range(count))
+    images = tuple(bytes([index]) * (index % 3) for index in range(count))
+    tree = Whole(parts, images, tuple(range(count)), tuple(0.1 * index for index in range(count)), True, torch.ones(2))
+    other = Kernel(steps=3)
+    again = rebuild(Whole, through_a_file(tree), CPU, {Kernel: other})
+    assert to_tensors(again).keys() == to_tensors(tree).keys()
+    check_alike(again, tree)
+    assert (again.images, again.numbers, again.rates, again.on) == (images, tree.numbers, tree.rates, True)
+    assert [part.count for part in again.parts] == list(range(count))
+    assert again.a is None and again.given is other and rebuild(Whole, to_tensors(tree), CPU).given is KERNEL
+
+
+def test_bytes_without_their_sizes_are_refused_by_name():
+    tensors = to_tensors(Whole((), (b"abc", b"d"), (), (), False, torch.ones(1)))
+    for change in ({"images": tensors["images"][:2]}, {"images.sizes": torch.tensor([3, 2])}):
+        with pytest.raises(StoreError, match="images"):
+            rebuild(Whole, tensors | change, CPU)
+    del tensors["images.sizes"]
+    with pytest.raises(StoreError, match=r"images\.sizes"):
+        rebuild(Whole, tensors, CPU)
+
+
+def test_what_cannot_be_saved_is_refused_by_name():
+    with pytest.raises(TypeError, match="count is a str"):
+        to_tensors(Nested(begun().chains, "one", 1.0))
+
+
+def test_what_the_cpu_reads_is_rebuilt_on_the_cpu():
+    tree = Whole((Nested(begun().chains, 1, 1.0),), (), (), (), True, torch.ones(2))
+    again = rebuild(Whole, to_tensors(tree), torch.device("meta"))
+    assert again.held.device == CPU and again.parts[0].chains.score.device == torch.device("meta")
 
 
 def test_what_is_taken_up_shares_no_memory_with_what_was_saved():

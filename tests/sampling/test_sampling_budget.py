@@ -14,12 +14,11 @@ from PIL import Image
 from torch import nn
 
 from raygen.errors import SettingsError
-from raygen.hmc import diagnose
+from raygen.hmc import diagnose, rebuild, to_tensors
 from raygen.networks import Node, read_node, wrap_network
 from raygen.runs import begin_run, plan_units, sample_here
 from raygen.sampling import SamplingSettings, UnitSampler
-from raygen.sampling.kept import Kept
-from raygen.sampling.rows import Draw
+from raygen.sampling.draws import Draw, DrawsKept
 from raygen.store import Unit
 from raygen.tilting import WhitenedScore
 
@@ -229,25 +228,22 @@ def draw_of(count, chains=3):
     numbers = torch.arange(chains) + 100.0 * count
     image = io.BytesIO()
     Image.new("L", (1, 1)).save(image, format="PNG")
-    return Draw([image.getvalue() + bytes([row]) for row in range(chains)], *([numbers] * 6))
+    return Draw(tuple(image.getvalue() + bytes([row]) for row in range(chains)), *([numbers] * 6))
 
 
 @hypothesis_settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 5), st.integers(0, 300), st.integers(0, 300))
 def test_kept_draws_are_bounded_even_and_survive_being_saved(wanted, thin, more, left):
-    kept, length = Kept(wanted, thin), wanted * thin + more
+    kept, length = DrawsKept(thin), wanted * thin + more
     for count in range(1, length + 1):
-        if kept.wants(count):
-            kept.add(draw_of(count))
-            assert len(kept._draws) < 2 * wanted
+        if kept.due(count):
+            kept = kept.add(draw_of(count), wanted)
+            assert len(kept.draws) < 2 * wanted
         if count == left:
-            saved = kept.save()
-            kept = Kept(wanted, thin)
-            kept.restore(saved)
-    draws = kept.rows(torch.tensor([2, 0]))
-    places = [int(draw.score[1]) // 100 for draw in draws]
-    assert len(places) == wanted and all(draw.images[0][-1:] == bytes([2]) for draw in draws)
-    spacing = kept._every
-    gaps = np.diff([0, *places])
-    assert all(gap in {spacing, 2 * spacing} for gap in gaps)
-    assert length - places[-1] < spacing
+            kept = rebuild(DrawsKept, to_tensors(kept), torch.device("cpu"))
+    draws = kept.rows(torch.tensor([2, 0])).spread(wanted)
+    counts = [int(draw.score[1]) // 100 for draw in draws]
+    assert len(counts) == wanted and all(draw.images[0][-1:] == bytes([2]) for draw in draws)
+    gaps = np.diff([0, *counts])
+    assert all(gap in {kept.every, 2 * kept.every} for gap in gaps)
+    assert length - counts[-1] < kept.every

@@ -12,7 +12,7 @@ from raygen.hmc import Kernel, Streams
 from raygen.networks import Node, wrap_network
 from raygen.runs import begin_run, sample_here
 from raygen.sampling import SamplingSettings, UnitSampler
-from raygen.sampling.log_z import estimate_log_z
+from raygen.sampling.log_z import LogZEstimator, LogZState
 from raygen.store import Unit
 from raygen.tilting import Fitted, save_reference
 
@@ -159,9 +159,11 @@ class Counting:
 def test_all_gradients_are_counted():
     score = Counting()
     streams, tilt = Streams(("a", "b"), 8), torch.tensor([0.5, 1.0])
-    found = estimate_log_z(Kernel(steps=3), score, streams, tilt, (4,), rungs=None, on_fraction=lambda _: None)
+    estimator, state = LogZEstimator(Kernel(steps=3), score, streams, tilt, (4,), rungs=None), LogZState()
+    while not estimator.finished(state):
+        state = estimator.step(state)
     # But for the one where the pilot chains start.
-    assert {node.gradients for node in found} == {score.count - 1}
+    assert {node.gradients for node in estimator.result(state)} == {score.count - 1}
 
 
 def test_a_units_report_counts_the_gradients_of_log_z(tmp_path):

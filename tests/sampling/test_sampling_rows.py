@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from raygen.hmc import Diagnostics, Parameters, Trace
-from raygen.sampling.rows import Draw, NodeFacts, encode_images, make_rows
+from raygen.sampling.draws import Draw, encode_images
+from raygen.sampling.rows import NodeFacts, make_rows
 from raygen.store import SAMPLES
 
 

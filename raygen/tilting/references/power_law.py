@@ -25,7 +25,7 @@ class PowerLaw(Reference):
 
     Attributes:
         shape: (C, H, W).
-        sigma: standard deviation of a pixel, the same at every place and in every channel.
+        sigma: standard deviation of a pixel, the same at every position and in every channel.
         exponent: of the amplitude spectrum; 0 is white noise, photographs have about 1.2.
         spectrum: amplitude by frequency, shape (H, W // 2 + 1).
         mixing: symmetric square root of the channels' correlation matrix, shape (C, C).
@@ -148,7 +148,7 @@ def full_plane(half: Tensor, width: int) -> Tensor:
     Returns:
         Shape (..., H, W), in the order of ``fft2``.
     """
-    # Column W - k is column k with the rows' frequencies of the other sign: row 0 stays, the others change places.
+    # Column W - k is column k with the rows' frequencies of the other sign: row 0 stays, the others are exchanged.
     rest = half[..., 1 : (width + 1) // 2].flip((-2, -1)).roll(1, -2)
     return torch.cat([half, rest], dim=-1)
 
