@@ -6,6 +6,7 @@ snapshot file in place, and a torn one must never cost the run. Nothing of the c
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -17,7 +18,7 @@ import torch
 
 from raygen.errors import StoreError
 from raygen.networks import KEY, encode_checkpoint
-from raygen.storage import Location, below
+from raygen.storage import Location, below, check_sealed
 from raygen.store import Lock, Pace, claim, read_request
 from raygen.training.curves import show_history
 from raygen.training.evaluation import Evaluation
@@ -30,6 +31,11 @@ NETWORK = "network.safetensors"
 STATES = "states"
 _KEPT = 2
 """States kept: the newest, and the one before it in case the newest is torn."""
+
+_SEAL = b"raygen.seal "
+"""Stands behind a state, before its SHA-256 (hex)."""
+
+_SEAL_SIZE = len(_SEAL) + 64
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,7 @@ class TrainingFolder:
         """
         sink = io.BytesIO()
         torch.save(state, sink)
-        self.location.write(f"{STATES}/{_state_name(state['epoch'])}", sink.getvalue())
+        self.location.write(f"{STATES}/{_state_name(state['epoch'])}", _sealed(sink.getvalue()))
         self.save_history(state["history"])
         names = sorted(self.location.names(STATES), key=epoch_of)
         # A later one was passed over, and is torn.
@@ -156,7 +162,10 @@ class TrainingFolder:
     def _state(self, name: str) -> State | None:
         """Return a state, None if it is torn."""
         # Outside of what is caught: storage that fails for a moment must not send the run back to its beginning.
-        data = io.BytesIO(self.location.read(f"{STATES}/{name}"))
+        read = self.location.read(f"{STATES}/{name}")
+        if not _is_unbroken(read):
+            return None
+        data = io.BytesIO(read)
         try:
             # PyTorch does not look at the checksums that it writes: a hole in a file would become weights of 0.
             if zipfile.ZipFile(data).testzip() is not None:
@@ -171,6 +180,17 @@ class TrainingFolder:
         """Write the trained network as a raygen checkpoint; its existence says that training is finished."""
         show_history(self.location, self.history(), finished=True)
         self.location.write(NETWORK, encode_checkpoint(module, description))
+
+
+def _sealed(state: bytes) -> bytes:
+    """Return a state's file with its seal behind it, which readers of such files pass over."""
+    return state + _SEAL + hashlib.sha256(state).hexdigest().encode()
+
+
+def _is_unbroken(data: bytes) -> bool:
+    """Whether a state's file is what was sealed; one that was written before there was a seal passes."""
+    state, mark, seal = data[:-_SEAL_SIZE], data[-_SEAL_SIZE:-64], data[-64:]
+    return mark != _SEAL or seal == hashlib.sha256(state).hexdigest().encode()
 
 
 def _state_name(epoch: int) -> str:
@@ -194,8 +214,10 @@ def final_evaluation(folder: TrainingFolder) -> Evaluation | None:
     if not folder.finished:
         return None
     with folder.location.open(NETWORK) as stream:
-        head = stream.read(int.from_bytes(stream.read(8), "little"))
+        size = stream.read(8)
+        head = stream.read(int.from_bytes(size, "little"))
     try:
+        check_sealed(io.BytesIO(size + head), whole=False)
         return Evaluation(**json.loads(json.loads(head)["__metadata__"][KEY])["test"])
     except (ValueError, KeyError, TypeError):
         return None

@@ -1,5 +1,7 @@
 """References as files: the same distribution comes back, with what it was fitted to, or one clear line."""
 
+import os
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -105,3 +107,20 @@ def test_a_file_that_holds_no_reference_is_refused_by_name_in_one_line(tmp_path,
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(StoreError, match="cannot be written"):
         save_reference(tmp_path / "none" / "file", REFERENCES["white"])
+
+
+@pytest.mark.parametrize("name", ["fitted", "spectrum"])
+def test_a_reference_in_which_a_bit_has_changed_is_refused(tmp_path, name):
+    path = tmp_path / "file"
+    save_reference(path, REFERENCES[name], PROVENANCE)
+    whole = path.read_bytes()
+    for at in (len(whole) - 5, whole.index(b"photographs"), whole.index(b"ab" * 9)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(StoreError, match="holds other values than were written"):
+            load_reference(path)
+
+
+def test_a_pipe_is_no_reference(tmp_path):
+    os.mkfifo(tmp_path / "file")
+    with pytest.raises(StoreError, match="it is no file"):
+        load_reference(tmp_path / "file")

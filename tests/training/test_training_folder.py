@@ -209,3 +209,20 @@ def test_a_folder_that_cannot_be_written_is_refused_and_nothing_is_lost(tmp_path
     assert (tmp_path / "file").read_text() == "kept"
     with pytest.raises(StoreError, match=r"/proc/raygen: .*give a folder that can be written"):
         claim("/proc/raygen")
+
+
+def test_a_state_in_which_a_bit_has_changed_is_passed_over_and_an_unsealed_one_is_read(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "run")
+    folder, path = claim(tmp_path / "run"), tmp_path / "run/states/epoch-00003.pt"
+    whole = path.read_bytes()
+    for at in range(7, len(whole) - 76, len(whole) // 40):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        newest = folder.newest_state()
+        assert newest is not None and newest["epoch"] == 2
+    for unsealed in (whole[:-76], whole):
+        path.write_bytes(unsealed)
+        newest = folder.newest_state()
+        assert newest is not None and newest["epoch"] == 3
+        assert torch.load(path, weights_only=True)["epoch"] == 3, "other readers of such files pass over the seal"

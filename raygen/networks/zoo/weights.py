@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from raygen.errors import StoreError, WeightsError
 from raygen.networks.network import hash_weights
-from raygen.storage import Location
+from raygen.storage import Location, check_sealed, seal_tensors
 
 KEY = "raygen"  # of the safetensors header's metadata that makes a file a raygen checkpoint
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
@@ -38,7 +38,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if path.suffix not in (".pt", ".pth", ".safetensors"):
         raise WeightsError(f"unknown kind of file {path.suffix!r}", where=where, right=_RIGHT)
     try:
-        values = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _load_pickle(path)
+        values = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
     except Exception as error:  # a damaged file may raise anything in the reader
         raise WeightsError(f"cannot be read as tensors ({_short(error)})", where=where, right=_RIGHT) from None
     return state_dict_of(values, where)
@@ -79,6 +79,8 @@ def read_description(path: str | Path) -> dict[str, Any] | None:
         return None
     where = f"weights {path}"
     try:
+        with path.open("rb") as stream:
+            check_sealed(stream, whole=False)
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(KEY)
         description = None if text is None else json.loads(text)
@@ -124,7 +126,7 @@ def encode_checkpoint(module: nn.Module, description: Mapping[str, Any]) -> byte
     """
     # Copies, since safetensors refuses tensors that share memory.
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in module.state_dict().items()}
-    return _sorted_header(safetensors.torch.save(tensors, {"format": "pt", KEY: json.dumps(dict(description))}))
+    return seal_tensors(safetensors.torch.save(tensors, {"format": "pt", KEY: json.dumps(dict(description))}))
 
 
 def state_dict_of(values: Any, where: str) -> dict[str, Tensor]:
@@ -150,16 +152,6 @@ def state_dict_of(values: Any, where: str) -> dict[str, Tensor]:
     return {old.sub(r"\1\2", name): value for name, value in tensors.items()}
 
 
-def _sorted_header(data: bytes) -> bytes:
-    """Return a safetensors file with the metadata sorted, whose order the library leaves to chance."""
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:start])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the tensors are aligned to 8 bytes
-    return len(text).to_bytes(8, "little") + text + data[start:]
-
-
 def _wrapped(values: Mapping[Any, Any]) -> Mapping[Any, Any] | None:
     """Return the state_dict that a training program saved among other things, None where ``values`` is one itself."""
     known = [values[name] for name in _WRAPPERS if isinstance(values.get(name), Mapping)]
@@ -180,6 +172,12 @@ def _without_prefix(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) ->
         return tensors
     shorter = {name.removeprefix(next(iter(prefixes))): value for name, value in tensors.items()}
     return shorter if any(name in own for name in shorter) else tensors
+
+
+def _load_safetensors(path: Path) -> Any:
+    with path.open("rb") as stream:
+        check_sealed(stream)
+    return safetensors.torch.load_file(path)
 
 
 def _load_pickle(path: Path) -> Any:

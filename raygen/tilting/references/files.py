@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from raygen.errors import ScoreError, StoreError
-from raygen.storage import Location
+from raygen.storage import Location, check_sealed, seal_tensors
 from raygen.tilting.references.base import Reference, WhiteNoise
 from raygen.tilting.references.fitted import Fitted
 from raygen.tilting.references.power_law import PowerLaw
@@ -71,7 +71,7 @@ def save_reference(path: Path | str, reference: Reference, provenance: Provenanc
     if not folder.exists(""):
         raise StoreError("cannot be written (there is no such folder)", where=str(path),
                          right="give a file in a folder that exists")  # fmt: skip
-    folder.write(path.name, save(tensors, metadata))
+    folder.write(path.name, seal_tensors(save(tensors, metadata)))
 
 
 def load_reference(path: Path | str, shape: tuple[int, int, int] | None = None) -> tuple[Reference, Provenance | None]:
@@ -86,6 +86,7 @@ def load_reference(path: Path | str, shape: tuple[int, int, int] | None = None) 
         ScoreError: if the reference is of another shape.
     """
     try:
+        _check(Path(path))
         with safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
@@ -100,6 +101,14 @@ def load_reference(path: Path | str, shape: tuple[int, int, int] | None = None) 
         raise ScoreError(f"a reference of shape {reference.shape} for images of shape {tuple(shape)}", where=str(path),
                          right="fit one to images of that shape")  # fmt: skip
     return reference, provenance
+
+
+def _check(path: Path) -> None:
+    """Raise ValueError if a file is none, or holds something else than was written."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")  # to open a pipe would wait for ever
+    with path.open("rb") as stream:
+        check_sealed(stream)
 
 
 def _rebuilt(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Reference:

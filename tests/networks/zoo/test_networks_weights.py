@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from raygen.errors import WeightsError
-from raygen.networks import NetworkSettings, hash_weights, lenet, load_network
+from raygen.networks import NetworkSettings, hash_weights, lenet, load_network, save_checkpoint
+from raygen.networks.zoo.weights import read_description, read_tensors
 
 
 def load(weights, **settings):
@@ -51,3 +52,18 @@ def test_a_file_whose_names_do_not_fit_is_refused_with_its_own_names(tmp_path):
     torch.save(nn.Sequential(nn.Linear(2, 2)).state_dict(), tmp_path / "w.pt")
     with pytest.raises(WeightsError, match=r"8 missing: conv1.weight, .*; 2 unexpected: 0.weight, 0.bias"):
         load(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("what", ["a weight", "the description"])
+def test_a_checkpoint_in_which_a_bit_has_changed_is_refused_in_one_line(tmp_path, module, what):
+    path = tmp_path / "net.safetensors"
+    save_checkpoint(path, module, {"network": "lenet", "mean": [0.25]})
+    data = bytearray(path.read_bytes())
+    at = len(data) - 3 if what == "a weight" else data.index(b"0.25") + 2
+    data[at] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match="holds other values than were written"):
+        read_tensors(path)
+    if what == "the description":
+        with pytest.raises(WeightsError, match="holds other values than were written"):
+            read_description(path)
