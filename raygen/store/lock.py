@@ -3,6 +3,7 @@
 The lease is a file that its holder renews, so it works on any storage. A local disk can exclude others while the file
 is read and written. An object store cannot: there the last writer is the holder, and an earlier writer sees that a
 moment later. In that moment two processes may do the same work twice, which does no harm: both write the same files.
+Object stores can write under a condition (If-None-Match, a generation), but pyarrow.fs cannot ask for it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from raygen.storage import Location
 from raygen.store.request import LOCK, refuse_foreign_files
 
 _KINDS = {"key": str, "host": str, "system": str, "pid": int, "began": str, "since": float, "renewed": float}
+
+_LAST_TIME = 253402300800.0
+"""The end of the year 9999, which every calendar can write."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,12 @@ class Holder:
 
     @classmethod
     def read(cls, data: bytes) -> Holder | None:
-        """Return the holder that ``write`` wrote; None if ``data`` is something else, or torn."""
-        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+        """Return the holder that ``write`` wrote; None if ``data`` is torn or holds no sane numbers."""
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             found: Mapping[str, Any] = json.loads(data)
-            return cls(**{name: kind(found[name]) for name, kind in _KINDS.items()})
+            holder = cls(**{name: kind(found[name]) for name, kind in _KINDS.items()})
+            times = (holder.since, holder.renewed)
+            return holder if 0 < holder.pid < 2**31 and all(0 <= each < _LAST_TIME for each in times) else None
         return None
 
     def write(self) -> bytes:
@@ -172,16 +178,22 @@ class Lock:
         Raises:
             StoreError: if somebody does, or may do.
         """
-        found = read_holder(self._location)
+        data = _read(self._location)
+        found = None if data is None else Holder.read(data)
         if found is None or found.is_dead:
             return
-        if time.time() - found.renewed <= self._pace.stale:
+        # Another machine's clock may be wrong: at most it refuses for as long as a live holder would be believed.
+        if 0 <= time.time() - found.renewed <= self._pace.stale:
             raise self._held_by(found)
-        # It is stale by this clock. Clocks differ, so wait: a live holder renews it.
-        time.sleep(1.5 * self._pace.renew)
-        later = read_holder(self._location)
-        if later is not None and later != found and not later.is_dead:
-            raise self._held_by(later)
+        # Whether it lives is judged by what is seen, with this machine's own clock: a live holder renews the lease.
+        until = time.monotonic() + self._pace.stale
+        while time.monotonic() < until:
+            time.sleep(min(self._pace.renew / 4, self._pace.stale / 8))
+            later = _read(self._location)
+            if later is None:
+                return
+            if later != data and (holder := Holder.read(later)) is not None and not holder.is_dead:
+                raise self._held_by(holder)
 
     def _held_by(self, holder: Holder) -> StoreError:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.since))
@@ -221,19 +233,26 @@ def read_holder(location: Location) -> Holder | None:
     Raises:
         StoreError: if the storage does not answer.
     """
+    data = _read(location)
+    return None if data is None else Holder.read(data)
+
+
+def _read(location: Location) -> bytes | None:
+    """Return the lock file's content, None where there is none."""
     for _ in range(3):
         if not location.exists(LOCK):
             return None
         with contextlib.suppress(StoreError):  # removed since
-            return Holder.read(location.read(LOCK))
-    return Holder.read(location.read(LOCK))
+            return location.read(LOCK)
+    return location.read(LOCK)
 
 
 def is_held(location: Location, pace: Pace | None = None) -> bool:
     """Whether a process that seems alive holds a folder; nothing is changed."""
     found = read_holder(location)
     limit = (pace or Pace()).stale
-    return found is not None and not found.is_dead and time.time() - found.renewed <= limit
+    # Clocks differ a little in either direction; one that is far ahead must not keep a dead process alive.
+    return found is not None and not found.is_dead and abs(time.time() - found.renewed) <= limit
 
 
 @contextmanager

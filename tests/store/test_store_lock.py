@@ -292,3 +292,68 @@ def test_a_torn_lock_holds_nothing(tmp_path, content):
     (tmp_path / "lock.json").write_bytes(content)
     with lock(tmp_path):
         assert is_held(Location.of(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"renewed": float("inf")},
+        {"renewed": float("nan")},
+        {"renewed": 1e300},
+        {"renewed": -1e300},
+        {"renewed": "1e400"},
+        {"since": 1e300},
+        {"since": float("nan")},
+        {"since": -5},
+        {"pid": 10**400},
+        {"pid": -1},
+        {"pid": 0},
+        {"pid": float("inf")},
+    ],
+    ids=str,
+)
+def test_a_lock_without_sane_numbers_holds_nothing(tmp_path, changes):
+    write(tmp_path, system="elsewhere", **changes)
+    assert read_holder(Location.of(str(tmp_path))) is None
+    with lock(tmp_path, Pace(renew=300, stale=3600)):
+        pass
+
+
+def test_a_lock_that_is_nested_without_end_holds_nothing(tmp_path):
+    (tmp_path / "lock.json").write_text("[" * 100_000)
+    with lock(tmp_path, Pace(renew=300, stale=3600)):
+        pass
+
+
+@pytest.mark.parametrize("ahead", [30.0, 3600.0, 1e9])
+def test_a_dead_holder_whose_clock_was_ahead_is_replaced_once_nothing_is_seen_of_it(tmp_path, ahead):
+    now = time.time()
+    write(tmp_path, system="elsewhere", since=now + ahead, renewed=now + ahead)
+    begun = time.monotonic()
+    with lock(tmp_path):
+        assert QUICK.stale <= time.monotonic() - begun < 60
+    assert ahead < 60 or not is_held(Location.of(str(tmp_path)))
+
+
+@pytest.mark.parametrize("clock", [1e9, 4e9])
+def test_a_live_holder_is_seen_to_renew_whatever_its_clock_says(tmp_path, clock):
+    end = threading.Event()
+
+    def renew() -> None:
+        count = 0.0
+        while not end.wait(0.2):
+            count += 0.1
+            document = json.loads(Holder.of_this_process().write()) | {"system": "elsewhere", "renewed": clock + count}
+            (tmp_path / "lock.json.00.tmp").write_text(json.dumps(document))
+            (tmp_path / "lock.json.00.tmp").replace(tmp_path / "lock.json")
+
+    (tmp_path / REQUEST).write_text("{}")
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        until((tmp_path / "lock.json").exists)
+        with pytest.raises(StoreError, match="another raygen works in it"), lock(tmp_path):
+            pass
+    finally:
+        end.set()
+        thread.join()
