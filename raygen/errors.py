@@ -13,7 +13,8 @@
     |   +-- StoreError              a run on storage that is another one, torn, or cannot be written
     +-- UnfinishedError             a run ended with parts missing          (exit status 3)
 
-Every message is one line with three parts: *where* it is wrong, *what* is wrong, what would be *right*.
+Every message is one line with three parts: *where* it is wrong, *what* is wrong, what would be *right*. It is fit for a
+terminal, whatever names of files or classes it is made of, and holds no password of an address.
 """
 
 from __future__ import annotations
@@ -21,11 +22,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from raygen.text import for_terminal
+
+_LONGEST = 4000
+"""Characters of each part of a message; no path is longer."""
+
 
 class RaygenError(Exception):
     """Base of every exception raised on purpose; ``exit_status`` is what the command line ends with."""
 
     exit_status = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
 
 
 class InputError(RaygenError):
@@ -40,7 +49,7 @@ class InputError(RaygenError):
     exit_status = 2
 
     def __init__(self, what: str, *, where: str, right: str) -> None:
-        self.what, self.where, self.right = (_one_line(part) for part in (what, where, right))
+        self.what, self.where, self.right = (_short(_one_line(part)) for part in (what, where, right))
         super().__init__(f"{self.where}: {self.what}; {self.right}")
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -102,7 +111,11 @@ def closest(name: str, known: Iterable[str], limit: int = 3) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return for_terminal(" ".join(text.split()))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
 
 def _rebuild(kind: type[InputError], what: str, where: str, right: str) -> InputError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ from raygen.config import (
 )
 from raygen.errors import SettingsError
 from raygen.storage import copyable, title_of
+from raygen.text import for_shell
 
 if TYPE_CHECKING:
     from raygen.training import TrainingFolder
@@ -107,8 +107,9 @@ def tune(config: TuneConfig) -> None:
         report = stages.tune(config, lambda done, total: display.update(f"{done} of {total} trials"))
     finally:
         display.close()
-    display.say(trial_table(report.trials))
-    display.say(f"profile: {title_of(report.profile)} (use it with raygen sample --profile {copyable(report.profile)})")
+    display.table(trial_table(report.trials))
+    use = f"raygen sample --profile {for_shell(copyable(report.profile))}"
+    display.say(f"profile: {title_of(report.profile)} (use it with {use})")
 
 
 @click.command(cls=SettingsCommand, epilog="Manual: raygen help references-and-tilt")
@@ -144,7 +145,7 @@ def sample(config: SampleConfig, *, only_plan: bool, as_json: bool) -> None:
     finally:
         display.close()
     show_samples(display, sampled)
-    display.say(f"pages: raygen gallery --out {shlex.quote(copyable(config.out))}")
+    display.say(f"pages: raygen gallery --out {for_shell(copyable(config.out))}")
 
 
 @click.command(cls=SettingsCommand, epilog="Manual: raygen help gallery")

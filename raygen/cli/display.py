@@ -7,6 +7,9 @@ from typing import TextIO
 
 from rich.console import Console
 from rich.status import Status
+from rich.text import Text
+
+from raygen.text import for_terminal
 
 _EVERY = 10.0
 """Seconds between two lines of a stage in a log."""
@@ -20,7 +23,7 @@ class Display:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._console = Console(file=stream, highlight=False, soft_wrap=True, emoji=False)
         self._status: Status | None = None
         self._stage = ""
         self._last = 0.0
@@ -35,7 +38,7 @@ class Display:
         self.close()
         self._stage, self._last = name, 0.0
         if self._console.is_terminal:
-            self._status = self._console.status(name)
+            self._status = self._console.status(Text(for_terminal(name)))
             self._status.start()
         else:
             self.say(f"{name} ...")
@@ -44,7 +47,7 @@ class Display:
     def update(self, text: str) -> None:
         """Show how far the stage is."""
         if self._status is not None:
-            self._status.update(f"{self._stage}: {text}")
+            self._status.update(Text(for_terminal(f"{self._stage}: {text}")))
         elif time.monotonic() - self._last >= _EVERY:
             self._last = time.monotonic()
             self.say(f"{self._stage}: {text}")
@@ -52,10 +55,14 @@ class Display:
     def live(self, text: str) -> None:
         """Show how far the stage is, in a terminal only, where the line is replaced by the next."""
         if self._status is not None:
-            self._status.update(f"{self._stage}: {text}")
+            self._status.update(Text(for_terminal(f"{self._stage}: {text}")))
 
     def say(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a line that stays; whatever it is made of, it is one line."""
+        self._console.print(for_terminal(text), markup=False)
+
+    def table(self, text: str) -> None:
+        """Print a table, as ``raygen.cli.tables`` makes them."""
         self._console.print(text, markup=False)
 
     def close(self) -> None:

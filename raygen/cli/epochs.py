@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from raygen import training
 from raygen.cli.display import Display, duration
 from raygen.storage import title_of
+from raygen.text import for_shell
 
 if TYPE_CHECKING:
     from raygen.training import EpochReport, TrainingFolder
@@ -125,5 +126,5 @@ def show_trained(display: Display, folder: TrainingFolder) -> None:
     if folder.location.exists(training.CURVES):
         display.say(f"curves: {where}/{training.CURVES}")
     if folder.location.names(training.EVENTS):
-        display.say(f"TensorBoard: tensorboard --logdir {where}/{training.EVENTS}")
+        display.say(f"TensorBoard: tensorboard --logdir {for_shell(f'{where}/{training.EVENTS}')}")
     display.say(f"network: {title_of(folder.network)}")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 
 import click
 
 from raygen.cli.lazy import LazyCommand, LazyGroup
 from raygen.errors import RaygenError
+from raygen.text import for_terminal
 
 _STOPPED = "raygen: stopped; what is finished is kept, and the same command continues from there"
 
@@ -60,13 +64,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
+        with _fit_for_terminals():
+            return _run(arguments)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
         cli.main(args=None if arguments is None else list(arguments), prog_name="raygen", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)  # noqa: T201
         return 2
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "raygen"
-        message = " ".join(error.format_message().split()).rstrip(".?")
+        message = for_terminal(" ".join(error.format_message().split())).rstrip(".?")
         print(f"{path}: {message}; see {path} --help", file=sys.stderr)  # noqa: T201
         return 2
     except RaygenError as error:
@@ -78,9 +90,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _Terminated:
         print(_STOPPED, file=sys.stderr)  # noqa: T201
         return 143
-    finally:
-        signal.signal(signal.SIGTERM, before)
     return 0
+
+
+@contextmanager
+def _fit_for_terminals() -> Iterator[None]:
+    """Show raygen's warnings, and characters that the output's encoding lacks, as a terminal can show them."""
+    last, stream = logging.lastResort, sys.stdout
+    assert last is not None
+    formatter, errors = last.formatter, stream.errors
+    last.setFormatter(_OneLine())
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        last.setFormatter(formatter)
+        if isinstance(stream, io.TextIOWrapper) and not stream.closed:
+            stream.reconfigure(errors=errors)
+
+
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return for_terminal(text) if record.name.startswith("raygen") else text
 
 
 class _Terminated(BaseException):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from raygen.cli.display import Display, duration, progress_line
 from raygen.cli.tables import plan_table, totals_table
 from raygen.storage import title_of
+from raygen.text import for_shell
 
 if TYPE_CHECKING:
     from raygen.gallery import GallerySummary
@@ -35,7 +36,7 @@ def show_reference(display: Display, file: str, provenance: Provenance, shape: t
     display.say(
         f"reference: {'x'.join(map(str, shape))}, fitted to {provenance.images:,} {what} of {provenance.data_set}"
     )
-    display.say(f"file: {file} (use it with raygen sample --reference-file {file})")
+    display.say(f"file: {file} (use it with raygen sample --reference-file {for_shell(file)})")
 
 
 def show_samples(display: Display, sampled: Sampled) -> None:
@@ -51,7 +52,7 @@ def show_samples(display: Display, sampled: Sampled) -> None:
         )
         if made.dead:
             display.say(f"sample: {made.dead} of these nodes are constant or dead; they are marked, and not sampled")
-        display.say(totals_table(report.layers))
+        display.table(totals_table(report.layers))
     display.say(f"run: {sampled.run.location.title}")
 
 
@@ -67,7 +68,7 @@ def show_gallery(display: Display, summary: GallerySummary) -> None:
 
 def show_plan(display: Display, report: PlanReport, *, actors: int, threads: int, gpus: float) -> None:
     """Show what a run will cost."""
-    display.say(plan_table([*report.layers, report.total] if len(report.layers) > 1 else report.layers))
+    display.table(plan_table([*report.layers, report.total] if len(report.layers) > 1 else report.layers))
     total = report.total
     most = "at most " if report.has_budget else ""
     hours = (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from raygen.cli.display import duration
 from raygen.nodes import write_name
+from raygen.text import for_terminal
 
 if TYPE_CHECKING:
     from raygen.cluster import Trial
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return aligned columns: the first to the left, the others to the right."""
-    lines = [list(header), *(list(row) for row in rows)]
+    lines = [[for_terminal(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join(
         "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from raygen.sampling import SamplingSettings
+from raygen.text import for_shell, without_secrets
 
 _HASH = re.compile(r"\b[0-9a-fA-F]{24,}\b")
 _ITEMS, _LETTERS = 8, 100
@@ -64,16 +66,18 @@ def redraw_command(document: Mapping[str, Any], node: str, layer: str) -> tuple[
 
     Every setting of the request is given as an option of its name, with the layer's profile over it; ``about`` has
     the files of the weights and of the reference: where they lie decides nothing, so the request does not hold it.
+    The run may be a stranger's: names that are no settings of sampling are left out, and no address keeps a password.
     """
     request = _part(document, "request")
     options = {"network": request.get("network")}
     options |= {name: _part(document, "about").get(name) for name in ("weights", "reference_file")}
     options |= _input(request) | {
         "data": request.get("data"),
-        **_part(request, "settings"),
-        **_part(_part(request, "profile"), layer),
+        **_settings(_part(request, "settings")),
+        **_settings(_part(_part(request, "profile"), layer)),
     }
-    words = ["raygen sample", f"--nodes {shlex.quote(node)}", f"--out redrawn/{re.sub(r'[^A-Za-z0-9._-]+', '_', node)}"]
+    folder = re.sub(r"[^A-Za-z0-9._-]+", "_", node).strip(".") or "node"
+    words = ["raygen sample", f"--nodes {for_shell(node)}", f"--out redrawn/{folder}"]
     return (*words, *(option for name, value in options.items() for option in _option(name, value)))
 
 
@@ -87,16 +91,20 @@ def _input(request: Mapping[str, Any]) -> dict[str, Any]:
     return {**size, "channels": shape[0], **known}
 
 
+def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in SamplingSettings.model_fields}
+
+
 def _option(name: str, value: Any) -> Iterator[str]:
     flag = name.replace("_", "-")
     if isinstance(value, bool):
         yield f"--{flag}" if value else f"--no-{flag}"
     elif isinstance(value, str | int | float):
-        yield f"--{flag} {shlex.quote(str(value))}"
+        yield f"--{flag} {for_shell(without_secrets(str(value)))}"
     elif isinstance(value, Sequence) and value and all(isinstance(one, int | float) for one in value):
         yield f"--{flag} {','.join(map(str, value))}"
     elif value not in (None, [], {}):
-        yield f"--{flag} {shlex.quote(json.dumps(value))}"
+        yield f"--{flag} {for_shell(without_secrets(json.dumps(value)))}"
 
 
 def _part(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:

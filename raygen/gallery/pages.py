@@ -17,6 +17,7 @@ from raygen.gallery.exhibits import Exhibit, Layer
 from raygen.gallery.facts import facts, limits, network_name, redraw_command
 from raygen.gallery.pictures import TILE_CHAINS, contact_sheet, trace
 from raygen.storage import Location, below
+from raygen.text import for_page, without_secrets
 
 NOTHING = "\N{EN DASH}"
 
@@ -124,15 +125,18 @@ def _plain(value: Any) -> Any:
         return {name: _plain(part) for name, part in value.items()}
     if isinstance(value, list):
         return [_plain(part) for part in value]
+    if isinstance(value, str):
+        return without_secrets(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _environment() -> jinja2.Environment:
-    """Return the templates with the gallery's filters. Undefined names are errors."""
+    """Return the templates with the gallery's filters. Values are made fit for a page; undefined ones are errors."""
     env = jinja2.Environment(
         loader=jinja2.PackageLoader("raygen.gallery", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -145,6 +149,10 @@ def _environment() -> jinja2.Environment:
         "breakable": breakable,
     }
     return env
+
+
+def _shown(value: Any) -> Any:
+    return for_page(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def number(value: float) -> str:
@@ -186,9 +194,9 @@ def sortable(value: float) -> str:
 
 def breakable(name: str) -> Markup:
     """Return a name, escaped, that may be broken after its dots, colons, slashes and underscores."""
-    return Markup("<wbr>").join(escape(part) for part in re.findall(r"[^.:/_]*[.:/_]+|[^.:/_]+", name))
+    return Markup("<wbr>").join(escape(part) for part in re.findall(r"[^.:/_]*[.:/_]+|[^.:/_]+", for_page(name)))
 
 
 def _render(env: jinja2.Environment, template: str, **values: Any) -> bytes:
-    """Return a page as UTF-8; a lone surrogate in a user's name becomes a question mark."""
+    """Return a page as UTF-8."""
     return env.get_template(template).render(**values).encode("utf-8", "replace")

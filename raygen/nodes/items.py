@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from raygen.text import for_terminal
+
 _SPACES = re.compile(r"\s+")
 
 _SHOWN = 80
@@ -76,9 +78,4 @@ def fold(name: str) -> str:
 def quote(text: str) -> str:
     """Return what a user wrote for a message: what cannot be printed is escaped, what is long is cut short."""
     short = text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
-    shown = _SPACES.sub(" ", short)
-    return shown if shown.isprintable() else "".join(map(_escape, shown))
-
-
-def _escape(character: str) -> str:
-    return character if character.isprintable() else ascii(character)[1:-1]
+    return for_terminal(_SPACES.sub(" ", short))

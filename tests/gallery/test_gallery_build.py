@@ -107,6 +107,19 @@ def test_names_of_users_are_text_and_never_markup(make, layer_of):
         assert label in text
 
 
+def test_no_page_obeys_a_name_or_shows_a_secret(make, layer_of):
+    name = "lion\u202e\x1b[2J"
+    address = "s3://KEY:SECRET@bucket/w.pt"
+    run = make(layer_of("conv1", 4, classes=[name] * 4), network=name + "\udcff", data=address)
+    build_gallery(run)
+    folder = Path(run.location.root) / "gallery"
+    for path in [*folder.rglob("*.html"), folder / "gallery.json"]:
+        text = path.read_text(encoding="utf-8")
+        assert "SECRET" not in text
+        assert text.replace("\n", "").isprintable()
+    assert r"lion\u202e\x1b[2J" in (folder / "index.html").read_text(encoding="utf-8").replace("<wbr>", "")
+
+
 def test_missing_units_are_named_on_the_pages_and_in_the_summary(make, layer_of):
     first, second = layer_of("conv1", 8), layer_of("conv2", 4)
     run = make(first, second, skip=["conv1-5-1", "conv2-5-0"])

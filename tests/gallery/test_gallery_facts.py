@@ -1,6 +1,8 @@
 """The run's facts as lines, and the command that draws a node again."""
 
+import json
 import shlex
+import subprocess
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,12 +64,43 @@ def test_the_command_gives_the_input_that_the_run_had():
     assert "--channels 1" in oblong and not any(word.startswith("--input-size") for word in oblong)
 
 
-@given(st.text(min_size=1, max_size=30))
+def read_by_shell(command: str) -> list[str]:
+    script = ["bash", "-c", f"printf '%s\\0' {command}"]
+    done = subprocess.run(script, check=True, capture_output=True, env={"LC_ALL": "C.UTF-8"})
+    return done.stdout.decode().split("\0")[:-1]
+
+
+# No word of a command can hold the character 0.
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30))
 def test_a_shell_reads_any_node_back(node):
-    words = shlex.split(" ".join(redraw_command(DOCUMENT, node, "conv1")))
+    words = read_by_shell(" ".join(redraw_command(DOCUMENT, node, "conv1")))
     assert words[3] == node
     assert words[4] == "--out"
     assert words[5].startswith("redrawn/") and "/" not in words[5].removeprefix("redrawn/")
+    assert words[5] not in ("redrawn/", "redrawn/.", "redrawn/..")
+
+
+HOSTILE = ["x; touch ran #", "sigma; touch ran", "a b", "$(touch ran)", "`touch ran`", "x\ntouch ran\n", "address",
+           "out", "config", "local", "", "-", "arguments", "sigma=1"]  # fmt: skip
+
+
+def test_only_settings_of_sampling_become_options_of_the_command():
+    settings = dict.fromkeys(HOSTILE, 1) | {"sigma": 10.0}
+    request = {"network": "lenet", "settings": settings, "profile": {"conv1": dict.fromkeys(HOSTILE, True)}}
+    words = redraw_command({"request": request}, "conv1:0", "conv1")
+    assert words == ("raygen sample", "--nodes conv1:0", "--out redrawn/conv1_0", "--network lenet", "--sigma 10.0")
+
+
+def test_no_value_of_the_command_runs_anything_or_shows_a_secret():
+    for value in (*HOSTILE, "a'b", "\x1b[201~touch ran\n"):
+        request = {"network": value, "data": value, "settings": {"kernel": value, "seed": [value], "tilt": {value: 1}}}
+        command = " ".join(redraw_command({"request": request, "about": {"weights": value}}, "conv1:0", "conv1"))
+        assert command.isprintable()
+        read = read_by_shell(command)
+        assert read[read.index("--network") + 1] == read[read.index("--weights") + 1] == value
+        assert json.loads(read[read.index("--tilt") + 1]) == {value: 1}
+    about = {"weights": "s3://KEY:SECRET@bucket/w.pt", "reference_file": "s3://b/r?secret_key=SECRET"}
+    assert "SECRET" not in " ".join(redraw_command({"about": about}, "conv1:0", "conv1"))
 
 
 @given(st.dictionaries(st.sampled_from(["request", "about", "schema"]), json_values))

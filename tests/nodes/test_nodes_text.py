@@ -112,7 +112,7 @@ from raygen.nodes import Node, read_list, read_node
 list(read_list('a:1,"b"', ["a"], ["b"])), read_node("a:1")
 own = sorted(name for name in sys.modules if name.startswith("raygen."))
 assert own == ["raygen.errors", "raygen.nodes", "raygen.nodes.grammar", "raygen.nodes.items", "raygen.nodes.node",
-               "raygen.nodes.terms"], own
+               "raygen.nodes.terms", "raygen.text"], own
 assert not {"torch", "numpy", "pyarrow", "ray"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

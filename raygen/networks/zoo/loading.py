@@ -129,6 +129,7 @@ def _with_input(
     elif listed is not None:
         _check_count(listed, classes, f"class_names beside {settings.weights}", f"list {classes} names")
         names = listed
+    _check_text(names, f"class names of network {name}")
     return replace(network, class_names=names)
 
 
@@ -164,6 +165,14 @@ def _read_names(path: str, classes: int) -> tuple[str, ...]:
     names = tuple(line.strip() for line in lines if line.strip())
     _check_count(names, classes, where, right)
     return names
+
+
+def _check_text(names: tuple[str, ...], where: str) -> None:
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # JSON can write half a character, and nothing can store it
+            raise NetworkError(f"{name!r} holds half a character", where=where, right="give names in UTF-8") from None
 
 
 def _check_count(names: tuple[str, ...], classes: int, where: str, right: str) -> None:
