@@ -26,8 +26,8 @@ class Kernel:
         integrator: "rotation" (exact flow of the reference) or "leapfrog" (the paper's).
         steps: integration steps, each one gradient, of a trajectory; 1 is a Langevin step. Parameters may give each
             chain its own.
-        jitter: each trajectory's step size is the chain's times a uniform number in 1 -+ jitter, lest
-            trajectories fall in step with the target's periods.
+        jitter: each trajectory's step size is the chain's times a uniform number in 1 -+ jitter, so that trajectories
+            do not fall in step with the target's periods.
         adjusted: False takes every finite proposal (unadjusted Langevin): biased, for comparison.
         mass: of the particles, as the paper has it; only step size over its square root matters.
     """

@@ -24,7 +24,7 @@ Tensors = Mapping[str, Tensor]
 """Tensors by dotted name; those of a part have its name and a dot before their own."""
 
 CONSTANT: Mapping[str, Any] = MappingProxyType({"constant": True})
-"""Metadata of a field that never changes: it is not saved, and given anew where a tree is rebuilt."""
+"""Metadata of a field that never changes: it is not saved, and given again where a tree is rebuilt."""
 
 ON_CPU: Mapping[str, Any] = MappingProxyType({"on_cpu": True})
 """Metadata of a field whose tensors are on the CPU wherever the chains are."""

@@ -54,7 +54,7 @@ class DualAveraging:
         return replace(self, log_step=log_step, log_average=log_average, error=error, count=count)
 
     def restart(self) -> DualAveraging:
-        """Begin anew from the present step size: the target has changed."""
+        """Begin again from the present step size: the target has changed."""
         return DualAveraging.begin(self.log_step.exp(), target=self.target, largest=self.largest)
 
     @property

@@ -14,7 +14,7 @@ from raygen.networks import Network, NodeScores
 from raygen.tilting import Reference, signal
 
 _TAIL = 0.005
-"""Fraction of an image's values left out at either end of its grey scale, lest one pixel set the scale."""
+"""Fraction of an image's values left out at either end of its grey scale, so that no single pixel sets the scale."""
 
 
 @dataclass(frozen=True)

@@ -57,9 +57,9 @@ class LogZState:
 
 
 class LogZEstimator:
-    """Estimates log Z of nodes, by as many chains as sample them, which begin anew from the reference.
+    """Estimates log Z of nodes, by as many chains as sample them, which begin again from the reference.
 
-    It holds only constants: states go in and come out. Step sizes are found anew for each tilt on the way.
+    It holds only constants: states go in and come out. Step sizes are found for each tilt on the way.
 
     Args:
         kernel: what moves the chains; adjusted.

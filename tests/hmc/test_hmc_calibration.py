@@ -39,7 +39,7 @@ def signal(z: Tensor) -> Tensor:
 
 
 def ranked(z: Tensor) -> Tensor:
-    """Return what is ranked: both coordinates, and the one function of them that the data tell most about."""
+    """Return what is ranked: both coordinates, and the one function of them that the data determine best."""
     return torch.cat([z, signal(z)[:, None]], dim=1)
 
 

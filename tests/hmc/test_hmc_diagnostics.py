@@ -44,7 +44,7 @@ def test_the_bulk_does_not_depend_on_the_scale_of_the_score():
     assert other.r_hat == pytest.approx(plain.r_hat) and other.ess_bulk == pytest.approx(plain.ess_bulk)
 
 
-def test_chains_in_different_places_have_a_large_r_hat():
+def test_chains_far_apart_have_a_large_r_hat():
     score = autoregressive(0.3, 400, 4) + torch.tensor([0.0, 0, 0, 5])
     (found,) = diagnose(trace(score), 4)
     assert found.r_hat > 1.4 and found.ess_bulk < 50
@@ -65,7 +65,7 @@ def test_positions_apart_are_seen_though_the_score_agrees():
     assert not found.converged(r_hat=1.05, ess=50)
 
 
-def test_nodes_are_told_apart():
+def test_each_node_has_its_own_diagnostics():
     score = torch.cat([autoregressive(0.0, 400, 4), autoregressive(0.0, 400, 4) + torch.arange(4) * 5], dim=1)
     acceptance = torch.tensor([0.5, 0.5, 0.5, 0.5, 0.1, 0.1, 0.3, 0.3]).expand(400, 8)
     diverged = torch.zeros((400, 8), dtype=torch.bool)

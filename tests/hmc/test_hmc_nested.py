@@ -62,7 +62,7 @@ def test_nested_r_hat_is_the_ratio_of_deviations_of_superchain_means():
     assert nested(normal(400, 256) + offsets, 4) == pytest.approx(math.sqrt(1 + 0.09 * 4 / 3), rel=0.02)
 
 
-def test_many_short_chains_are_told_converged_though_each_is_too_short_to_tell():
+def test_many_short_chains_have_converged_though_each_is_too_short_alone():
     # A stationary process of long memory: 8 draws of it say little about their own chain, 1024 chains a lot together.
     rows = [normal(1024, seed=1)]
     for step in range(7):

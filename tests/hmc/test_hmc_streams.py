@@ -26,8 +26,8 @@ def test_equal_keys_draw_equal_numbers():
 def test_a_nodes_numbers_depend_neither_on_the_other_nodes_nor_on_their_order(names, chains, iteration, random):
     shuffled = random.sample(names, len(names))
     together = drawn(Streams(tuple(shuffled), chains), iteration).view(len(names), chains, -1)
-    for place, name in enumerate(shuffled):
-        assert torch.equal(together[place], drawn(Streams((name,), chains), iteration))
+    for index, name in enumerate(shuffled):
+        assert torch.equal(together[index], drawn(Streams((name,), chains), iteration))
 
 
 def test_numbers_do_not_depend_on_what_was_drawn_before_or_on_the_global_generator():

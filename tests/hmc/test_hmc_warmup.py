@@ -15,7 +15,7 @@ from raygen.hmc.stepsize import DualAveraging
 
 @dataclass(frozen=True)
 class Climbing:
-    """A tilt rule that tells how often it was asked: the tilt of node n is (n + 1) (1 + observations / 10)."""
+    """A tilt rule that shows how often it was asked: the tilt of node n is (n + 1) (1 + observations / 10)."""
 
     nodes: int
     seen: int = 0

@@ -101,7 +101,7 @@ def test_without_a_budget_all_nodes_take_the_same_and_nothing_is_said():
     assert [(row["stop_reason"], row["trajectories"]) for row in rows.values()] == [(None, ROUND)] * 2
 
 
-def test_what_is_told_of_a_node_is_of_all_its_trajectories():
+def test_the_rows_of_a_node_are_of_all_its_trajectories():
     table, traces = sampler().sample(unit(0, 3)), sampler().trace(unit(0, 3)).to_arviz()
     for row in table.to_pylist():
         found = traces[row["node"]]
@@ -119,7 +119,7 @@ def test_as_many_draws_are_kept_of_a_long_chain_as_of_a_short_one():
     assert {row["trajectories"] for row in table.to_pylist()} == {ROUND, 130}
 
 
-def test_those_in_line_take_the_places_of_those_that_have_stopped(counted):
+def test_those_in_line_begin_when_others_have_stopped(counted):
     table = sampler().sample(unit(3, 0, 1, 4, 2))
     rows = heads(table)
     assert [row["node"] for row in table.to_pylist()][::30] == ["3:3", "3:0", "3:1", "3:4", "3:2"]
@@ -133,7 +133,7 @@ def test_those_in_line_take_the_places_of_those_that_have_stopped(counted):
 
 @pytest.mark.parametrize("changes", [{}, {"tilt": None, "contrast": 1.0}, {"trajectory": "chees", "each_chain": True}])
 def test_a_nodes_samples_do_not_depend_on_who_shares_its_batch(changes):
-    # Few and short trajectories: chains that kinks push about tell round-off apart in the end.
+    # Few and short trajectories: chains that kinks push about amplify round-off in the end.
     short = {"draws": 2, "thin": 2, "warm_up": 6, "budget": 12, "ess": 8, "r_hat": 1.4, **changes}
     together = sampler(**short).sample(unit(3, 0, 1, 4, 2)).to_pylist()
     order = sampler(**short, seed=SETTINGS.seed).sample(unit(2, 4, 0, 3, 1)).to_pylist()

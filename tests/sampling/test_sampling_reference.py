@@ -52,7 +52,7 @@ def test_floor_and_scale_reach_the_fit():
 
 
 def test_patches_are_windows_of_the_images_from_everywhere():
-    # A pixel's value tells its column in channel 0 and its row in channel 1, so a window's values tell its place.
+    # A pixel's value is its column in channel 0 and its row in channel 1, so a window's values say where it was.
     rows, columns = torch.meshgrid(torch.arange(6), torch.arange(7), indexing="ij")
     images = image_set(torch.stack([columns * 10, rows * 10]).expand(4, 2, 6, 7))
     reference = make_reference(TiltingSettings(reference="fitted", floor=1e-6), (2, 3, 4), NETWORK, images)

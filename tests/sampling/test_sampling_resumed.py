@@ -153,9 +153,9 @@ def test_a_state_that_does_not_fit_is_passed_over_and_a_warning_says_so(damage, 
 # ---- in a run's folder
 
 
-def run_at(place, changes=None, nodes=("5:0", "5:3", "5:2")):
+def run_at(folder, changes=None, nodes=("5:0", "5:3", "5:2")):
     settings = FEW.model_copy(update=changes or {})
-    return begin_run(str(place), NETWORK, [read_node(node) for node in nodes], settings, images=None, about={})
+    return begin_run(str(folder), NETWORK, [read_node(node) for node in nodes], settings, images=None, about={})
 
 
 class HaltError(Exception):
@@ -317,13 +317,13 @@ class Counted(WhitenedScore):
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_gone_on_with_by_the_next_one(tmp_path, launcher, lenet_file, monkeypatch):
-    place, settings = tmp_path / "run", {"warm_up": 40, "draws": 4, "thin": 40, "sigma": 1.0, "chains": 8}
+def test_the_next_process_continues_where_a_killed_one_was(tmp_path, launcher, lenet_file, monkeypatch):
+    folder, settings = tmp_path / "run", {"warm_up": 40, "draws": 4, "thin": 40, "sigma": 1.0, "chains": 8}
     nodes = "ip2:0-3"
     options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    process = launcher.raygen("sample", "--local", "--weights", lenet_file, "--nodes", nodes, "--out", place,
+    process = launcher.raygen("sample", "--local", "--weights", lenet_file, "--nodes", nodes, "--out", folder,
                               "--save-every", "0.01", *options)  # fmt: skip
-    state, deadline = place / "state/ip2-00000.safetensors", time.monotonic() + 60
+    state, deadline = folder / "state/ip2-00000.safetensors", time.monotonic() + 60
     versions = set()
     while len(versions) < 4 and process.poll() is None and time.monotonic() < deadline:
         if state.exists():
@@ -333,7 +333,7 @@ def test_a_killed_process_is_gone_on_with_by_the_next_one(tmp_path, launcher, le
     for pid in launcher.alive():
         os.kill(pid, signal.SIGKILL)
     process.communicate()
-    run = Run.open(str(place))
+    run = Run.open(str(folder))
     (unit,) = run.plan
     assert len(versions) == 4 and not committed(run)
     made = int(read_state(run, unit)["batch.cohorts.0.spent"].sum())
@@ -353,7 +353,7 @@ def test_a_killed_process_is_gone_on_with_by_the_next_one(tmp_path, launcher, le
             counts.append(Counted.gradients)
     finally:
         torch.set_num_threads(threads)
-    assert json.loads((place / "run.json").read_text())["request"] == whole_run.request["request"]
+    assert json.loads((folder / "run.json").read_text())["request"] == whole_run.request["request"]
     assert run.samples(unit).equals(whole_run.samples(unit))
     assert counts[1] == counts[0] - made - 4 * 8  # where the chains start is evaluated by the first alone
     assert np.array(run.samples(unit)["trajectories"]).tolist() == [160] * 4 * 8 * 4

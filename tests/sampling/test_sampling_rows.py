@@ -111,8 +111,8 @@ def test_rows_are_of_the_schema_ordered_by_node_chain_and_draw():
 
 def test_rows_hold_what_belongs_to_their_chain_and_draw():
     table, trace, kept, parameters = made()
-    for place, row in enumerate(table.to_pylist()):
-        line, draw = place // 2, kept[place % 2]
+    for number, row in enumerate(table.to_pylist()):
+        line, draw = number // 2, kept[number % 2]
         node = facts(row["channel"], row["channel"] == 0)
         assert row["image"] == {"bytes": draw.images[line], "path": None}
         assert (row["image_low"], row["image_high"]) == (draw.low[line].item(), draw.high[line].item())

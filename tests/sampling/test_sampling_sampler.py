@@ -139,7 +139,7 @@ def test_a_node_at_a_position_is_another_node_on_the_whole_image():
     assert placed["score"].to_pylist() != elsewhere["score"].to_pylist()
 
 
-def test_only_what_a_placed_node_sees_is_tilted():
+def test_only_what_a_node_at_a_position_sees_is_tilted():
     # A bright 5x5 filter at row 2, column 20 of conv1 moves the mean of its own window, and of nothing else.
     module = nn.Sequential(nn.Conv2d(1, 1, 5))
     with torch.no_grad():
@@ -292,15 +292,15 @@ class Counted(WhitenedScore):
         return super().value_and_gradient(z)
 
 
-def test_the_gradients_told_of_are_those_that_were_made(monkeypatch):
+def test_the_gradients_of_the_rows_are_those_that_were_made(monkeypatch):
     monkeypatch.setattr("raygen.sampling.targets.WhitenedScore", Counted)
     settings = SamplingSettings(chains=4, warm_up=12, draws=2, thin=3, steps=8, contrast=2.0)
     Counted.gradients = 0
     rows = sampler(settings).sample(unit("conv1", 0, 1, 2, chains=4))
     firsts = [row for row in rows.to_pylist() if row["draw"] == 0]
-    told = sum(row["gradients"] for row in firsts)
-    assert told + 12 == Counted.gradients  # and one of each chain where it starts
-    assert told < 12 * settings.gradients  # a linear score needs few steps
+    counted = sum(row["gradients"] for row in firsts)
+    assert counted + 12 == Counted.gradients  # and one of each chain where it starts
+    assert counted < 12 * settings.gradients  # a linear score needs few steps
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A saved reference in the place of a fitted one: the same samples, refused where it does not fit."""
+"""A saved reference instead of a fitted one: the same samples, refused where it does not fit."""
 
 import shutil
 
@@ -37,9 +37,9 @@ def using(file):
     return SamplingSettings(**{**FEW.model_dump(), "reference_file": str(file)})
 
 
-def begin(place, file, nodes=CLASS, **changes):
+def begin(folder, file, nodes=CLASS, **changes):
     settings = using(file).model_copy(update=changes)
-    return begin_run(str(place), LENET, nodes, settings, images=None, about={"raygen": "0"})
+    return begin_run(str(folder), LENET, nodes, settings, images=None, about={"raygen": "0"})
 
 
 @pytest.mark.parametrize(("layer", "name"), [("ip2", "whole"), ("conv1", "field")])
@@ -71,7 +71,7 @@ def test_the_provenance_says_what_the_fit_saw():
     assert isinstance(spectrum, FittedSpectrum) and large.images == 3
 
 
-def test_the_request_has_the_files_hash_and_the_place_is_told_beside(files, tmp_path):
+def test_the_request_has_the_files_hash_and_its_path_stands_beside(files, tmp_path):
     document = begin(tmp_path / "run", files / "whole.safetensors").request
     saved = SavedReference.read(str(files / "whole.safetensors"))
     assert document["request"]["reference_hash"] == saved.hash and len(saved.hash) == 64
@@ -80,7 +80,7 @@ def test_the_request_has_the_files_hash_and_the_place_is_told_beside(files, tmp_
     assert document["request"]["data"] is None
 
 
-def test_another_reference_in_the_same_place_is_refused_by_its_hash(files, tmp_path):
+def test_another_reference_at_the_same_path_is_refused_by_its_hash(files, tmp_path):
     begin(tmp_path / "run", files / "whole.safetensors")
     with pytest.raises(StoreError, match=r"it holds another run: there reference_hash is \"\w{64}\", now \"\w{64}\""):
         begin(tmp_path / "run", files / "wide.safetensors")

@@ -36,7 +36,7 @@ def test_nested_r_hat_is_null_without_superchains_and_the_other_columns_are_ther
     assert all(0 < value < 3 for _, value in of(table, "e_bfmi"))
 
 
-def test_the_chains_of_a_superchain_start_together_and_are_told_from_the_others():
+def test_the_chains_of_a_superchain_start_together_and_differ_from_the_others():
     # Steps so small that chains stay where they start.
     table = sample(warm_up=0, step_size=1e-5)
     first = np.array([row["score"] for row in table.to_pylist() if (row["channel"], row["draw"]) == (1, 0)])
