@@ -78,9 +78,9 @@ def _without_secrets(found: re.Match[str]) -> str:
         authority, path = (tail[: end.start()], tail[end.start() :]) if end else (tail, "")
     elif is_key:
         authority = f"{host}:..."
-    path, _, options = path.partition("?")
+    path, mark, options = path.partition("?")
     kept = [option for option in options.split("&") if option.partition("=")[0] in HARMLESS]
-    return start + authority + path + ("?" + "&".join(kept) if kept else "")
+    return start + authority + path + (mark if kept or not options else "") + "&".join(kept)
 
 
 def _quoted(word: str) -> str:

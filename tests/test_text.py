@@ -71,6 +71,7 @@ def test_a_file_name_that_is_no_utf8_reaches_the_shell_as_it_is():
         ("redis://:SECRET@host:6379 (no)", "redis://host:6379 (no)"),
         ("two: gs://SECRET@a/b and s3://K:SECRET@c/d.", "two: gs://a/b and s3://c/d."),
         # What holds no secret stays.
+        ("s3://bucket/run?..., now", "s3://bucket/run?..., now"),
         ("hdfs://host:9000/run@2", "hdfs://host:9000/run@2"),
         ("ray://127.0.0.1:10001", "ray://127.0.0.1:10001"),
         ("http://[::1]:9/x", "http://[::1]:9/x"),

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, utils
 from ray.job_config import JobConfig
 
 from raygen.errors import SettingsError
+from raygen.text import without_secrets
 
 _PATIENCE = 10.0
 """Seconds that a head has to take a connection."""
@@ -47,7 +48,7 @@ def session(address: str | None = None) -> Iterator[None]:
     if where != "local":
         _check_answer(where)
     try:
-        with _own_sigterm():
+        with _own_sigterm(), _no_secrets():
             ray.init(address=where, include_dashboard=False if where == "local" else None,
                      job_config=JobConfig() if where.startswith("ray://") else _Job(),
                      logging_level=logging.ERROR, log_to_driver=False)  # fmt: skip
@@ -90,6 +91,17 @@ def _own_sigterm() -> Iterator[None]:
     # In another thread Ray leaves it alone itself, and it could not be set.
     if before is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _no_secrets() -> Iterator[None]:
+    """Keep passwords of addresses from what Ray shows all users of a cluster: it notes the driver's command line."""
+    original = utils.get_entrypoint_name
+    utils.get_entrypoint_name = lambda: without_secrets(original())  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        utils.get_entrypoint_name = original
 
 
 def _host(address: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from raygen.errors import StoreError
 from raygen.storage import Location, title_of
+from raygen.text import without_secrets
 
 SCHEMA_VERSION = 3
 """Raised whenever a column of a table changes its name, type or meaning. A new column raises nothing: it may be null,
@@ -39,7 +40,7 @@ def claim(
         location: the folder.
         name: of the file, such as ``run.json``.
         request: everything that decides the outcome: plain values.
-        about: what is useful to know but decides nothing (versions); not compared.
+        about: what is useful to know but decides nothing (versions); not compared. No address keeps its password.
         allowed: names that may be in the folder before the request.
         seals: asked where the request is written; returns the seals of the files that follow it.
 
@@ -52,7 +53,11 @@ def claim(
         _refuse_difference(location, found["request"], asked)
         return int(found["schema"])
     refuse_foreign_files(location, name, allowed)
-    document = {"schema": SCHEMA_VERSION, "request": asked, "about": dict(about)}
+    document = {
+        "schema": SCHEMA_VERSION,
+        "request": asked,
+        "about": {fact: without_secrets(value) for fact, value in about.items()},
+    }
     # Its own seal, the last, is of all that stands before it.
     document[_SEALS] = dict(seals())
     document[_SEALS]["self"] = _digest(document)

@@ -212,3 +212,10 @@ def test_a_run_of_other_settings_is_refused_without_the_secrets_of_an_address(tm
     with pytest.raises(StoreError, match=r"there data_root is \"s3://bucket/pictures\?\.\.\.\", now") as caught:
         claim(folder, "run.json", {"data_root": address("NEW")}, about={})
     assert "OLD" not in str(caught.value) and "NEW" not in str(caught.value)
+
+
+def test_what_is_noted_about_a_run_holds_no_secret(tmp_path):
+    about = {"weights": "s3://KEY:SECRET@bucket/w.pt", "reference_file": "s3://b/r?secret_key=SECRET", "raygen": "1.0"}
+    claim(Location.of(str(tmp_path / "run")), "run.json", {"a": 1}, about=about)
+    text = (tmp_path / "run" / "run.json").read_text()
+    assert "SECRET" not in text and "s3://bucket/w.pt" in text
