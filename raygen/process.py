@@ -1,16 +1,21 @@
-"""What a process asks of the system: to keep its freed memory, and when another process began."""
+"""What a process asks of the system: to keep its freed memory, how much it has, and when another process began."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import os
+import threading
+from typing import Self
 
 import psutil
 
 # From glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _LARGE = 2**30
+
+_LOOK = 0.002
+"""Seconds between two looks at the memory; what needs much of it takes longer."""
 
 
 def keep_freed_memory() -> bool:
@@ -24,6 +29,39 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
         return bool(mallopt(_MMAP_THRESHOLD, _LARGE)) and bool(mallopt(_TRIM_THRESHOLD, _LARGE))
     return False
+
+
+class PeakMemory:
+    """The most memory that this process has within the block; a thread looks every few milliseconds.
+
+    Freed memory that the C library has kept is returned to the system first, where glibc can: it would hide a peak.
+
+    Attributes:
+        base: bytes at the beginning.
+        peak: bytes at the peak, known after the block.
+    """
+
+    def __enter__(self) -> Self:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+        self._process = psutil.Process()
+        self.base = self.peak = int(self._process.memory_info().rss)
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+        self._look()
+
+    def _watch(self) -> None:
+        while not self._end.wait(_LOOK):
+            self._look()
+
+    def _look(self) -> None:
+        self.peak = max(self.peak, int(self._process.memory_info().rss))
 
 
 def process_start(pid: int) -> str:

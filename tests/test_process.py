@@ -1,4 +1,4 @@
-"""Freed memory is kept, and the start of a process is known."""
+"""Freed memory is kept, the peak of memory and the start of a process are known."""
 
 import os
 import platform
@@ -7,9 +7,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from raygen.process import process_start
+from raygen.process import PeakMemory, process_start
+
+SIZE = 200 * 10**6
 
 COUNT = """
 import resource
@@ -61,3 +64,16 @@ def test_a_process_that_has_ended_is_gone_even_before_its_parent_notices():
 @pytest.mark.parametrize("pid", [-1, 2**31 - 1, 2**80])
 def test_a_number_of_no_process_is_gone(pid):
     assert process_start(pid) == "gone"
+
+
+def test_the_peak_counts_memory_that_was_freed_within_the_block():
+    with PeakMemory() as memory:
+        held = np.ones(SIZE, dtype=np.uint8)
+        del held
+    assert memory.peak - memory.base > 0.9 * SIZE
+
+
+def test_a_block_that_needs_nothing_has_the_memory_that_it_began_with():
+    with PeakMemory() as memory:
+        pass
+    assert memory.base <= memory.peak < memory.base + 0.1 * SIZE

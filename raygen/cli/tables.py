@@ -123,7 +123,7 @@ def plan_table(costs: Iterable[LayerCost]) -> str:
                 f"{cost.chains:,}",
                 f"{cost.gradients:,}",
                 f"{cost.most_gradients:,}",
-                "-" if cost.memory is None else f"{cost.memory / 1e6:,.0f} MB",
+                f"{cost.memory / 1e6:,.0f} MB",
                 duration(cost.seconds),
                 duration(cost.unit_seconds),
             )

@@ -1,4 +1,4 @@
-"""What a run will cost, reckoned before it: its plan, counted, times what a short measurement here says of a layer."""
+"""What a run will cost, estimated before it: its plan, counted, times what a short measurement here says of a layer."""
 
 from __future__ import annotations
 
@@ -11,17 +11,11 @@ import torch
 
 from raygen.networks import Network
 from raygen.runs.measure import Meter, Speed
-from raygen.sampling import Profile, SamplingSettings, Source, settings_of
+from raygen.sampling import DEAD_IMAGES, Profile, SamplingSettings, Source, UnitSampler, most_looks, settings_of
 from raygen.store import Run, Unit
 
-_QUIET_IMAGES = 16
-"""Gradients of each node that tell whether it is constant or dead."""
-
-_GROWTH = 9 / 8
-"""By which chains grow from one look at their convergence to the next."""
-
-_COMMIT = 0.03
-"""Seconds to write a unit's file and to begin the next unit, of one core."""
+_COMMIT, _ROW = 0.03, 60e-6
+"""Seconds of one core: to write a unit's file and to begin the next unit; and of each row in it."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +29,7 @@ class LayerCost:
         gradients: as many as are likely; the same where the number of steps is fixed, or could not be found out.
         seconds: of one actor, for all of the units.
         unit_seconds: of one unit.
-        memory: bytes of an actor at its peak; None where it cannot be told.
+        memory: bytes of an actor at its peak.
         steps: gradients of a trajectory after warm-up, on the average.
         measured: chains that shared a pass in the measurement.
     """
@@ -48,7 +42,7 @@ class LayerCost:
     gradients: int
     seconds: float
     unit_seconds: float
-    memory: float | None
+    memory: float
     steps: float
     measured: int
 
@@ -78,7 +72,6 @@ class PlanReport:
     @property
     def total(self) -> LayerCost:
         """All layers together."""
-        peaks = [cost.memory for cost in self.layers if cost.memory is not None]
         return LayerCost(
             layer="all",
             units=sum(cost.units for cost in self.layers),
@@ -88,7 +81,7 @@ class PlanReport:
             gradients=sum(cost.gradients for cost in self.layers),
             seconds=sum(cost.seconds for cost in self.layers),
             unit_seconds=max((cost.unit_seconds for cost in self.layers), default=0.0),
-            memory=max(peaks, default=None),
+            memory=max((cost.memory for cost in self.layers), default=0.0),
             steps=math.nan,
             measured=0,
         )
@@ -109,7 +102,7 @@ def estimate_cost(
     profile: Profile,
     on_layer: Callable[[str], None] | None = None,
 ) -> PlanReport:
-    """Reckon what a run costs, measuring a second or two for each layer.
+    """Estimate what a run costs, measuring a second or two for each layer.
 
     Args:
         run: begun.
@@ -118,14 +111,14 @@ def estimate_cost(
         images: what the reference is fitted to, or a saved reference; None for noise.
         device: where the run's chains are to live.
         profile: by layer, settings that go before the others.
-        on_layer: told of each layer before it is measured.
+        on_layer: called with the name of each layer before it is measured.
 
     Raises:
         StoreError: if the plan is torn.
         ScoreError: if a score is not finite where chains start.
     """
     plan = run.plan
-    meter = Meter(network, settings, images, device)
+    meter = Meter(UnitSampler(network, settings, images, device, profile), device)
     counts: dict[str, _Count] = {}
     for name, units in groupby(plan, key=group_of):
         counts[name] = _count(units, counts.get(name))
@@ -134,7 +127,7 @@ def estimate_cost(
         if on_layer is not None:
             on_layer(name)
         own = settings_of(settings, profile, count.first.layer)
-        layers.append(_cost(name, count, own, meter.measure(count.first, own)))
+        layers.append(_cost(name, count, own, meter.measure(count.first)))
     return PlanReport(run, tuple(layers), sum(run.done(plan)), device.type, torch.get_num_threads(),
                       settings.log_z, settings.budget is not None)  # fmt: skip
 
@@ -166,18 +159,15 @@ def _count(units: Iterable[Unit], before: _Count | None) -> _Count:
 
 def _cost(name: str, count: _Count, settings: SamplingSettings, speed: Speed) -> LayerCost:
     warm, longest = settings.warm_up, settings.longest
-    most = count.chains * settings.gradients + count.nodes * _QUIET_IMAGES
+    most = count.chains * settings.gradients + count.nodes * DEAD_IMAGES
     steps = count.chains * (warm * speed.warm_steps + longest * speed.steps)
-    moves = count.chains * (warm + longest)
-    looks = 1 + (math.log(longest / settings.iterations) / math.log(_GROWTH) if longest > settings.iterations else 0)
     # As draws are thinned out where there is a budget, some are made that are not kept in the end.
-    images = count.chains * settings.draws * (1 + math.log2(max(1.0, longest / settings.iterations)))
+    draws = count.chains * settings.draws * (1 + math.log2(max(1.0, longest / settings.iterations)))
     seconds = (
-        moves * speed.per_trajectory
-        + steps * speed.per_gradient
-        + count.nodes * _QUIET_IMAGES * speed.per_single
-        + images * speed.per_image
-        + count.nodes * looks * speed.per_look
+        count.chains * (warm * speed.per_warm_up + longest * speed.per_trajectory)
+        + count.nodes * (speed.per_dead + most_looks(settings) * speed.per_look)
+        + draws * speed.per_draw
+        + count.chains * settings.draws * _ROW
         + count.units * _COMMIT
         + speed.beginning
     )
@@ -188,7 +178,7 @@ def _cost(name: str, count: _Count, settings: SamplingSettings, speed: Speed) ->
         nodes=count.nodes,
         chains=count.chains,
         most_gradients=most,
-        gradients=round(steps) + count.nodes * _QUIET_IMAGES,
+        gradients=round(steps) + count.nodes * DEAD_IMAGES,
         seconds=seconds,
         unit_seconds=seconds * first,
         memory=speed.memory,

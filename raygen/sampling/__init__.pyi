@@ -1,6 +1,6 @@
 from .batch import Batch as Batch
 from .batch import BatchState as BatchState
-from .draws import encode_images as encode_images
+from .cohort import most_looks as most_looks
 from .progress import UnitProgress as UnitProgress
 from .reference import SavedReference as SavedReference
 from .reference import Source as Source
@@ -14,4 +14,4 @@ from .sampler import UnitSampler as UnitSampler
 from .sampler import UnitTrace as UnitTrace
 from .sampler import settings_of as settings_of
 from .settings import SamplingSettings as SamplingSettings
-from .targets import Targets as Targets
+from .targets import DEAD_IMAGES as DEAD_IMAGES

@@ -164,8 +164,7 @@ def look(cohort: Cohort, settings: SamplingSettings) -> tuple[Cohort | None, End
     each, trace, last = len(cohort.spent) // len(cohort.indices), drawing.record.trace, length >= settings.longest
     found = diagnose(trace, each, settings.superchains)
     agree = converged(found, trace, each, settings)
-    # The last look is at the budget's end.
-    later = min(length + max(settings.iterations, length // _GROWTH), settings.longest)
+    later = _next_look(length, settings)
     ending = [node for node in range(len(cohort.indices)) if last or agree[node]]
     if not ending:
         return replace(cohort, next_look=later), None
@@ -208,6 +207,19 @@ def converged(found: Sequence[Diagnostics], trace: Trace, chains: int, settings:
         node.ess_bulk >= settings.ess and all(ratios[index] <= settings.r_hat for ratios in nested)
         for index, node in enumerate(found)
     ]
+
+
+def most_looks(settings: SamplingSettings) -> int:
+    """Return how often it is asked whether a node has converged, at most."""
+    looks, length = 1, settings.iterations
+    while length < settings.longest:
+        looks, length = looks + 1, _next_look(length, settings)
+    return looks
+
+
+def _next_look(length: int, settings: SamplingSettings) -> int:
+    """Return the trajectories after warm-up at which the next look is; the last one is at the budget's end."""
+    return min(length + max(settings.iterations, length // _GROWTH), settings.longest)
 
 
 def _freeze(cohort: Cohort, settings: SamplingSettings) -> Cohort:

@@ -14,7 +14,7 @@ from raygen.sampling.reference import Source, make_reference
 from raygen.sampling.settings import SamplingSettings
 from raygen.tilting import Reference, WhitenedScore
 
-_IMAGES = 16
+DEAD_IMAGES = 16
 """Draws from the reference by which it is judged whether a node is dead."""
 
 UNKNOWN = Diagnostics(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, 0)
@@ -71,7 +71,9 @@ class Targets:
         """
         cut = self.cut(nodes[0])
         reference = self.reference(cut.input_shape)
-        streams = Streams((f"{self._settings.seed}/{nodes[0].layer}{nodes[0].ending}/quiet",), _IMAGES, self._device)
+        streams = Streams(
+            (f"{self._settings.seed}/{nodes[0].layer}{nodes[0].ending}/quiet",), DEAD_IMAGES, self._device
+        )
         found = dead_nodes(cut, nodes, reference.image(streams.start(reference.shape)))
         return {node: reason for node, reason in found.items() if "not finite" not in reason}
 

@@ -134,7 +134,7 @@ def test_plan_begins_the_run_and_samples_nothing(call: Call) -> None:
     total = lines[-1]
     assert (total["units"], total["nodes"], total["chains"]) == (4, 8, 16)
     assert total["most_gradients"] == 16 * (2 + 2) * 1 + 8 * 16
-    assert (total["seconds"] > 0 and total["memory"] is None) or total["memory"] > 1e7
+    assert total["seconds"] > 0 and total["memory"] > 1e7
     made = call(*SAMPLE)
     assert "64 gradients" in made.out, "those that look for dead nodes are not the chains'"
     assert json.loads(call(*SAMPLE, "--plan", "--json").out.splitlines()[-1])["done"] == 4
