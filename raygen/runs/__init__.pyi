@@ -7,10 +7,10 @@ from .planning import plan_units as plan_units
 from .reports import FarmReport as FarmReport
 from .reports import Totals as Totals
 from .reports import UnitReport as UnitReport
+from .run import SAVE_EVERY as SAVE_EVERY
 from .run import sample_here as sample_here
 from .run import sample_unit as sample_unit
 from .run import trace_nodes as trace_nodes
-from .states import SAVE_EVERY as SAVE_EVERY
 from .status import RunStatus as RunStatus
 from .status import StatusWriter as StatusWriter
 from .status import read_status as read_status

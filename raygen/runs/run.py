@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
 
 import pyarrow.compute as pc
 import torch
+from torch import Tensor
 
-from raygen.errors import ScoreError
-from raygen.hmc import Groups
+from raygen.errors import ScoreError, StoreError
+from raygen.hmc import Groups, to_tensors
 from raygen.networks import Network
 from raygen.nodes import Node
 from raygen.runs.planning import LINE, plan_units
 from raygen.runs.reports import FarmReport, Totals, UnitReport
-from raygen.runs.states import SAVE_EVERY, StateKeeper, read_state
-from raygen.sampling import Profile, SamplingSettings, Source, UnitProgress, UnitSampler
+from raygen.sampling import Profile, SamplerState, SamplingSettings, Source, UnitProgress, UnitSampler
 from raygen.store import Run, Unit
+
+log = logging.getLogger(__name__)
+
+SAVE_EVERY = 60.0
+"""Seconds from one saved state of a unit to the next."""
+
+_SHARE = 0.05
+"""Fraction of the time that saving may take: on a slow storage it is done less often."""
 
 
 def sample_unit(
@@ -83,6 +92,43 @@ def sample_here(
             set_aside[unit.name] = str(error)
         on_progress(report())
     return report()
+
+
+class StateKeeper:
+    """Saves a unit's state now and then, when it is called between two trajectories.
+
+    Args:
+        run: on whose storage.
+        unit: whose state.
+        every: seconds from one state to the next, at least.
+    """
+
+    def __init__(self, run: Run, unit: Unit, every: float) -> None:
+        self._run = run
+        self._unit = unit
+        self._state = run.state(unit)
+        self._every = every
+        self._next = time.monotonic() + every
+
+    def __call__(self, state: SamplerState) -> None:
+        """Save a state, if it is time. Storage that refuses costs the state, not the unit."""
+        start = time.monotonic()
+        if start < self._next:
+            return
+        try:
+            # A copy of a unit that another process has finished in the meantime must leave nothing behind.
+            if not self._run.location.exists(self._unit.path):
+                self._state.write({name: tensor.numpy() for name, tensor in to_tensors(state).items()})
+        except (StoreError, OSError) as error:
+            log.warning("the state of %s is not saved: %s", self._unit.name, error)
+        end = time.monotonic()
+        self._next = end + max(self._every, (end - start) / _SHARE)
+
+
+def read_state(run: Run, unit: Unit) -> dict[str, Tensor] | None:
+    """Return the state that was saved of a unit; None where there is none that is whole and of this run."""
+    arrays = run.state(unit).read()
+    return None if arrays is None else {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
 
 def trace_nodes(

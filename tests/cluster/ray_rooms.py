@@ -13,7 +13,7 @@ import pytest
 
 @contextmanager
 def surroundings(home: Path, **variables: str) -> Iterator[None]:
-    """Give the Rays that are started within the block a home and folders, and a way to be told from any other."""
+    """Give the Rays that are started within the block a home and folders, and what marks them as its own."""
     # Ray's sockets need a short path, which pytest's folders are not.
     scratch = tempfile.mkdtemp(prefix="rg-")
     settings = {

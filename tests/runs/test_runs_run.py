@@ -34,9 +34,9 @@ class StoppedError(Exception):
     pass
 
 
-def begin(place, *, nodes=NODES, settings=FEW, network=LENET, **options):
+def begin(folder, *, nodes=NODES, settings=FEW, network=LENET, **options):
     asked = parse_nodes(nodes, network, list_layers(network))
-    return begin_run(str(place), network, asked, settings, **{"images": None, "about": {}, **options})
+    return begin_run(str(folder), network, asked, settings, **{"images": None, "about": {}, **options})
 
 
 def sampler(network=LENET, settings=FEW):
@@ -220,12 +220,12 @@ def test_what_is_left_is_never_less_than_a_unit_in_hand_still_needs():
 
 @pytest.mark.parametrize("start", [0.0, 0.6])
 def test_a_unit_tells_what_it_needs_at_its_own_pace_wherever_it_was_taken_up(start):
-    times, told = iter([10.0, 12.0, 20.0]), []
-    reporter = Reporter(1, told.append, clock=lambda: next(times))
+    times, reports = iter([10.0, 12.0, 20.0]), []
+    reporter = Reporter(1, reports.append, clock=lambda: next(times))
     for fraction in (start, start + 0.1, start + 0.3):
         reporter.chains(fraction, 0.8)
-    assert math.isnan(told[0].seconds_left)
-    assert [each.seconds_left for each in told[1:]] == pytest.approx([20 * (0.9 - start), 10 / 0.3 * (0.7 - start)])
+    assert math.isnan(reports[0].seconds_left)
+    assert [each.seconds_left for each in reports[1:]] == pytest.approx([20 * (0.9 - start), 10 / 0.3 * (0.7 - start)])
 
 
 def test_a_report_before_anything_is_known():

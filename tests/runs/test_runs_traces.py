@@ -48,15 +48,15 @@ def test_a_profile_reaches_the_traces():
 
 
 def test_a_command_s_configuration_gives_its_traces_and_writes_nothing(tmp_path):
-    place = tmp_path / "run"
+    out = tmp_path / "run"
     settings = FEW.model_dump(exclude_unset=True)
-    config = SampleConfig(weights="random", nodes="ip2:4 ip2:1", out=str(place), **settings)
+    config = SampleConfig(weights="random", nodes="ip2:4 ip2:1", out=str(out), **settings)
     groups = trace(config)
     own = trace_nodes(LENET, NODES[:2], FEW)
     assert set(groups) == set(own)
     for node, found in groups.items():
         np.testing.assert_array_equal(found["posterior"]["score"], own[node]["posterior"]["score"])
-    assert not place.exists()
+    assert not out.exists()
 
 
 def test_arviz_reads_a_nodes_trace():

@@ -17,7 +17,7 @@ from torch import nn
 from raygen.hmc import to_tensors
 from raygen.networks import NetworkSettings, load_network, read_node, wrap_network
 from raygen.runs import begin_run, sample_here, sample_unit
-from raygen.runs.states import read_state
+from raygen.runs.run import read_state
 from raygen.sampling import SamplingSettings, UnitSampler
 from raygen.store import Run, Unit
 from raygen.tilting import WhitenedScore
@@ -179,7 +179,7 @@ def leave(run, unit, trajectories=8, save_every=1e-9):
 @pytest.fixture
 def hasty(monkeypatch):
     """Saving may take all of the time."""
-    monkeypatch.setattr("raygen.runs.states._SHARE", 1e9)
+    monkeypatch.setattr("raygen.runs.run._SHARE", 1e9)
 
 
 def fractions(run, unit):
@@ -287,7 +287,7 @@ def test_saving_takes_a_twentieth_of_the_time_at_most(tmp_path, monkeypatch):
     run = run_at(tmp_path)
     unit = run.plan[0]
     clock, saves = [0.0], []
-    monkeypatch.setattr("raygen.runs.states.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("raygen.runs.run.time.monotonic", lambda: clock[0])
 
     def write(self, arrays):
         saves.append(clock[0])

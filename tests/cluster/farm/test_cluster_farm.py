@@ -41,8 +41,8 @@ def ignore(_: FarmReport) -> None:
     pass
 
 
-def tables(place: Path) -> dict[str, object]:
-    run = Run.open(str(place))
+def tables(out: Path) -> dict[str, object]:
+    run = Run.open(str(out))
     return {unit.name: run.samples(unit).to_pydict() for unit in run.plan}
 
 
@@ -54,9 +54,9 @@ def undisturbed(lenet_file: Path, tmp_path_factory: pytest.TempPathFactory) -> C
     def sample_with(**changes: object) -> dict[str, object]:
         key = repr(sorted(changes.items()))
         if key not in made:
-            place = tmp_path_factory.mktemp("here") / "run"
-            stages.sample(config_of(lenet_file, place, local=True, **changes), ignore)
-            made[key] = tables(place)
+            out = tmp_path_factory.mktemp("here") / "run"
+            stages.sample(config_of(lenet_file, out, local=True, **changes), ignore)
+            made[key] = tables(out)
         return made[key]
 
     return sample_with
@@ -148,7 +148,7 @@ def lenet_with_a_nan(tmp_path_factory: pytest.TempPathFactory, lenet_description
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_a_unit_that_two_actors_are_at_counts_once_in_what_is_told(lenet_file: Path, tmp_path: Path) -> None:
+def test_a_unit_that_two_actors_are_at_counts_once_in_the_reports(lenet_file: Path, tmp_path: Path) -> None:
     seen: list[FarmReport] = []
     # The unit of conv1 is done long before that of ip2, with which its actor then helps.
     config = config_of(lenet_file, tmp_path / "run", nodes="conv1:0 ip2:0", draws=3000, actors=2)
@@ -159,12 +159,12 @@ def test_a_unit_that_two_actors_are_at_counts_once_in_what_is_told(lenet_file: P
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_unit_that_fails_hopelessly_is_set_aside_and_named_and_the_others_are_committed(
+def test_a_unit_that_fails_permanently_is_set_aside_and_named_and_the_others_are_committed(
     lenet_with_a_nan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "sample.yaml"
-    place = tmp_path / "run"
-    config.write_text(json.dumps({**SMALL, "weights": str(lenet_with_a_nan), "out": str(place)}))
+    out = tmp_path / "run"
+    config.write_text(json.dumps({**SMALL, "weights": str(lenet_with_a_nan), "out": str(out)}))
     handler = signal.getsignal(signal.SIGTERM)
     try:
         assert main(["sample", "--config", str(config)]) == 3
@@ -173,22 +173,22 @@ def test_a_unit_that_fails_hopelessly_is_set_aside_and_named_and_the_others_are_
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert re.match(r"raygen: \S+/run: 1 of 6 units were set aside, conv1-00003; conv1-00003: .*score.* nan", said[0])
-    run = Run.open(str(place))
+    run = Run.open(str(out))
     assert committed(run) == {unit.name for unit in run.plan} - {"conv1-00003"}
 
 
 def test_a_complete_run_is_left_alone_and_starts_no_ray(
     lenet_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = tmp_path / "run"
-    stages.sample(config_of(lenet_file, place, local=True), ignore)
-    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in place.rglob("*") if path.is_file()}
+    out = tmp_path / "run"
+    stages.sample(config_of(lenet_file, out, local=True), ignore)
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in out.rglob("*") if path.is_file()}
     # Had it to reach a cluster, it would be refused.
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    sampled = stages.sample(config_of(lenet_file, place), ignore)
+    sampled = stages.sample(config_of(lenet_file, out), ignore)
     assert sampled.report.before == sampled.report.units == 6
     assert sampled.report.made.units == 0
-    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in place.rglob("*") if path.is_file()} == before
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in out.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.usefixtures("cluster")

@@ -33,17 +33,17 @@ def ignore(_: FarmReport) -> None:
     pass
 
 
-def tables(place: Path) -> dict[str, Any]:
-    run = Run.open(str(place))
+def tables(out: Path) -> dict[str, Any]:
+    run = Run.open(str(out))
     return {unit.name: run.samples(unit).to_pydict() for unit in run.plan}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(lenet_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What this process samples without Ray."""
-    place = tmp_path_factory.mktemp("here") / "run"
-    stages.sample(config_of(lenet_file, place, local=True), ignore)
-    return tables(place)
+    out = tmp_path_factory.mktemp("here") / "run"
+    stages.sample(config_of(lenet_file, out, local=True), ignore)
+    return tables(out)
 
 
 class Saboteur(threading.Thread):
@@ -138,13 +138,13 @@ def test_a_unit_that_always_kills_its_process_is_set_aside_after_three_named_and
     from ray import cloudpickle
 
     cloudpickle.register_pickle_by_value(poison_net)
-    place = tmp_path / "run"
+    out = tmp_path / "run"
     arguments = ["--network", "poison_net:network", "--nodes", "0:0-3 3:0", "--weights", "random", "--actors", "2"]
     arguments += ["--input-size", "12", "--channels", "1", "--batch", "2", "--steps", "1"]
     arguments += ["--chains", "2", "--draws", "2", "--thin", "1", "--warm-up", "2"]
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        status = main(["sample", "--out", str(place), *arguments])
+        status = main(["sample", "--out", str(out), *arguments])
     finally:
         signal.signal(signal.SIGTERM, handler)
         cloudpickle.unregister_pickle_by_value(poison_net)
@@ -152,16 +152,16 @@ def test_a_unit_that_always_kills_its_process_is_set_aside_after_three_named_and
     said = capsys.readouterr().err.strip().splitlines()
     assert status == 3, said
     assert "1 of 5 units were set aside, 3-00000; 3-00000: " in said[-1]
-    run = Run.open(str(place))
+    run = Run.open(str(out))
     assert committed(run) == {unit.name for unit in run.plan} - {"3-00000"}
 
 
 @pytest.mark.usefixtures("wide_cluster")
-def test_what_a_farm_does_is_told_to_prometheus(lenet_file: Path, tmp_path: Path) -> None:
+def test_what_a_farm_does_reaches_prometheus(lenet_file: Path, tmp_path: Path) -> None:
     import ray
 
-    place = tmp_path / "run"
-    sampled = stages.sample(config_of(lenet_file, place, actors=2), ignore)
+    out = tmp_path / "run"
+    sampled = stages.sample(config_of(lenet_file, out, actors=2), ignore)
     url = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
     expected = {
         "ray_raygen_units_done_total": 8.0,
@@ -174,7 +174,7 @@ def test_what_a_farm_does_is_told_to_prometheus(lenet_file: Path, tmp_path: Path
     while found != expected and time.monotonic() < deadline:
         time.sleep(0.5)
         with urllib.request.urlopen(url, timeout=10) as reply:
-            lines = [line for line in reply.read().decode().splitlines() if f'run="{place}"' in line]
+            lines = [line for line in reply.read().decode().splitlines() if f'run="{out}"' in line]
         found = {line.partition("{")[0]: float(line.rpartition(" ")[2]) for line in lines}
         found = {name: value for name, value in found.items() if name in expected}
     assert found == expected
@@ -199,10 +199,10 @@ def test_a_farm_that_is_stopped_leaves_no_actor_and_gives_back_what_it_held(lene
 def test_a_command_stopped_by_its_scheduler_ends_its_actors_too(
     launcher: Any, lenet_file: Path, tmp_path: Path
 ) -> None:
-    place = tmp_path / "run"
+    out = tmp_path / "run"
     options = ("--nodes", "conv1:0-19", "--draws", "60", "--chains", "2", "--batch", "2", "--actors", "2")
-    process = launcher.raygen("sample", "--out", place, "--weights", lenet_file, *options)
-    wait_until(lambda: process.poll() is not None or any(place.glob("samples/conv1/*.parquet")))
+    process = launcher.raygen("sample", "--out", out, "--weights", lenet_file, *options)
+    wait_until(lambda: process.poll() is not None or any(out.glob("samples/conv1/*.parquet")))
     process.send_signal(signal.SIGTERM)
     start = time.monotonic()
     _, err = process.communicate(timeout=60)

@@ -29,20 +29,20 @@ def config_of(weights: Path, out: Path, **changes: object) -> SampleConfig:
     return SampleConfig.parse({**LONG, "weights": str(weights), "out": str(out), **changes}, where="test")
 
 
-def tables(place: Path) -> dict[str, Any]:
-    run = Run.open(str(place))
+def tables(out: Path) -> dict[str, Any]:
+    run = Run.open(str(out))
     return {unit.name: run.samples(unit).to_pydict() for unit in run.plan}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(lenet_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    place = tmp_path_factory.mktemp("here") / "run"
-    stages.sample(config_of(lenet_file, place, local=True), lambda _: None)
-    return tables(place)
+    out = tmp_path_factory.mktemp("here") / "run"
+    stages.sample(config_of(lenet_file, out, local=True), lambda _: None)
+    return tables(out)
 
 
 class Once:
-    """Does something when the farm is first seen at work, or first seen at all, and remembers what it was told."""
+    """Does something when the farm is first seen at work, or first seen at all, and keeps the reports."""
 
     def __init__(self, act: Callable[[], object], *, at_work: bool = True) -> None:
         self._act, self._at_work = act, at_work
@@ -133,11 +133,11 @@ def test_a_network_lies_once_on_each_machine(machines: Any, lenet_file: Path, tm
     run = begin_run(config.out, network, nodes, settings, images=None, about={})
     kind = sampling_kind(run, network, None, settings, profile={}, threads=1, gpus=0, save_every=0)
     assert isinstance(kind, ActorKind)
-    places: set[str] = set()
+    holders: set[str] = set()
     (reference,) = [part for part in kind.arguments if isinstance(part, ray.ObjectRef)][:1]
 
     def look(_: FarmReport) -> None:
-        places.update(get_object_locations([reference])[reference]["node_ids"])
+        holders.update(get_object_locations([reference])[reference]["node_ids"])
 
     plan = run.plan
     most = []
@@ -145,7 +145,7 @@ def test_a_network_lies_once_on_each_machine(machines: Any, lenet_file: Path, tm
         lambda report: (look(report), most.append(report.actors - report.pending))
     )
     assert max(most) > 2, "more actors than machines"
-    assert len(places) <= 3, "the two machines, and the driver's"
+    assert len(holders) <= 3, "the two machines, and the driver's"
 
 
 def test_a_cluster_that_is_to_grow_may_be_empty_at_first(machines: Any, lenet_file: Path, tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ def kill_when(process: "subprocess.Popen[str]", happened: Callable[[], bool], en
     process.communicate()
 
 
-def tables(place: Path) -> dict[str, Any]:
-    run = Run.open(str(place))
+def tables(out: Path) -> dict[str, Any]:
+    run = Run.open(str(out))
     return {unit.name: run.samples(unit).to_pydict() for unit in run.plan}
 
 
@@ -69,34 +69,34 @@ def undisturbed(launcher_at: Callable[[Path], Any], tmp_path_factory: pytest.Tem
 def test_a_training_killed_after_its_first_epoch_ends_with_the_same_weights(
     launcher: Any, undisturbed: Path, tmp_path: Path
 ) -> None:
-    place = tmp_path / "run"
-    config = write_config(tmp_path, out=str(place), **TRAINING)
+    out = tmp_path / "run"
+    config = write_config(tmp_path, out=str(out), **TRAINING)
     process = launcher.raygen("pretrain", "--config", config)
-    kill_when(process, (place / "metrics.jsonl").exists, launcher.end)
-    assert not (place / "network.safetensors").exists()
+    kill_when(process, (out / "metrics.jsonl").exists, launcher.end)
+    assert not (out / "network.safetensors").exists()
     check(launcher.run(sys.executable, "-m", "raygen", "pretrain", "--config", config))
-    expected, found = undisturbed / "pretrain" / "network.safetensors", place / "network.safetensors"
+    expected, found = undisturbed / "pretrain" / "network.safetensors", out / "network.safetensors"
     tensors, others = load_file(expected), load_file(found)
     assert tensors.keys() == others.keys()
     assert all(torch.equal(others[name], tensor) for name, tensor in tensors.items())
     assert read_description(found) == read_description(expected)
-    epochs = [json.loads(line)["epoch"] for line in (place / "metrics.jsonl").read_text().splitlines()]
+    epochs = [json.loads(line)["epoch"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert epochs == [1, 2, 3, 4]
 
 
 def test_a_pipeline_killed_while_it_samples_ends_with_the_same_samples(
     launcher: Any, undisturbed: Path, tmp_path: Path
 ) -> None:
-    place = tmp_path / "run"
-    shutil.copytree(undisturbed / "pretrain", place / "pretrain")
-    config = write_config(tmp_path, out=str(place), **TRAINING, **SAMPLING)
+    out = tmp_path / "run"
+    shutil.copytree(undisturbed / "pretrain", out / "pretrain")
+    config = write_config(tmp_path, out=str(out), **TRAINING, **SAMPLING)
     process = launcher.raygen("pipeline", "--config", config)
-    kill_when(process, lambda: any(place.glob("samples/conv1/*.parquet")), launcher.end)
-    made = {path.name: path.read_bytes() for path in place.glob("samples/conv1/*.parquet")}
+    kill_when(process, lambda: any(out.glob("samples/conv1/*.parquet")), launcher.end)
+    made = {path.name: path.read_bytes() for path in out.glob("samples/conv1/*.parquet")}
     assert 0 < len(made) < 12
     again = launcher.run(sys.executable, "-m", "raygen", "pipeline", "--config", config)
     check(again)
     assert f"{len(made)} of 12 units were there already" in again.stdout
-    assert tables(place) == tables(undisturbed)
-    assert (place / "gallery" / "index.html").exists()
-    assert all((place / "samples" / "conv1" / name).read_bytes() == data for name, data in made.items())
+    assert tables(out) == tables(undisturbed)
+    assert (out / "gallery" / "index.html").exists()
+    assert all((out / "samples" / "conv1" / name).read_bytes() == data for name, data in made.items())

@@ -34,21 +34,21 @@ def ignore(_: EpochReport) -> None:
 @pytest.fixture(scope="module")
 def trained(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[EpochReport]]]:
     del cluster
-    place, reports = tmp_path_factory.mktemp("trained") / "run", []
-    stages.pretrain(config_of(place), reports.append)
-    yield place, reports
+    out, reports = tmp_path_factory.mktemp("trained") / "run", []
+    stages.pretrain(config_of(out), reports.append)
+    yield out, reports
 
 
 def test_two_workers_train_to_the_end_and_leave_a_network_that_loads(
     trained: tuple[Path, list[EpochReport]],
 ) -> None:
-    place, reports = trained
+    out, reports = trained
     assert [report.epoch for report in reports] == [1, 2, 3]
     assert [report.phase for report in reports] == ["generative", "generative", "discriminative"]
-    told = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in told] == [1, 2, 3]
-    assert told[-1]["loss"] == reports[-1].loss
-    network = load_network(NetworkSettings(weights=str(place / "network.safetensors")))
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert lines[-1]["loss"] == reports[-1].loss
+    network = load_network(NetworkSettings(weights=str(out / "network.safetensors")))
     assert (network.name, network.input_shape) == ("lenet", (1, 28, 28))
     assert network.class_names == tuple("0123456789")
     untrained = load_network(NetworkSettings(weights="random"), seed=4)
@@ -58,17 +58,17 @@ def test_two_workers_train_to_the_end_and_leave_a_network_that_loads(
 def test_a_torn_newest_state_costs_one_epoch_and_changes_nothing(
     trained: tuple[Path, list[EpochReport]], tmp_path: Path
 ) -> None:
-    place = tmp_path / "run"
-    shutil.copytree(trained[0], place)
-    (place / "network.safetensors").unlink()
-    states = sorted((place / "states").iterdir())
+    out = tmp_path / "run"
+    shutil.copytree(trained[0], out)
+    (out / "network.safetensors").unlink()
+    states = sorted((out / "states").iterdir())
     assert [state.name for state in states] == ["epoch-00002.pt", "epoch-00003.pt"]
     states[1].write_bytes(states[1].read_bytes()[:-1000])
-    stages.pretrain(config_of(place), ignore)
-    expected, found = (load_file(folder / "network.safetensors") for folder in (trained[0], place))
+    stages.pretrain(config_of(out), ignore)
+    expected, found = (load_file(folder / "network.safetensors") for folder in (trained[0], out))
     assert expected.keys() == found.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
-    assert (place / "states" / "epoch-00003.pt").stat().st_size == states[1].stat().st_size
+    assert (out / "states" / "epoch-00003.pt").stat().st_size == states[1].stat().st_size
 
 
 @pytest.mark.usefixtures("cluster")
@@ -80,13 +80,13 @@ def test_more_workers_than_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_finished_training_is_left_alone(trained: tuple[Path, list[EpochReport]]) -> None:
-    place, _ = trained
-    before = {path: path.stat().st_mtime_ns for path in place.rglob("*")}
+    out, _ = trained
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     reports: list[EpochReport] = []
-    folder = stages.pretrain(config_of(place), reports.append)
+    folder = stages.pretrain(config_of(out), reports.append)
     assert len(folder.history()) == 3
     assert reports == []
-    assert {path: path.stat().st_mtime_ns for path in place.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
 def test_another_training_in_the_same_folder_is_refused(trained: tuple[Path, list[EpochReport]]) -> None:

@@ -25,18 +25,18 @@ ASKED |= {"network": "pretrain_networks:slow_lenet", "arguments": {"pause": 0.2}
 STOPPED = "raygen: stopped; what is finished is kept, and the same command continues from there"
 
 
-def command(folder: Path, place: Path) -> list[str]:
+def command(folder: Path, out: Path) -> list[str]:
     # JSON is YAML.
-    (folder / "config.yaml").write_text(json.dumps({**ASKED, "out": str(place)}))
+    (folder / "config.yaml").write_text(json.dumps({**ASKED, "out": str(out)}))
     return [sys.executable, "-m", "raygen", "pretrain", "--config", str(folder / "config.yaml")]
 
 
-def start(launcher: Any, folder: Path, place: Path) -> "subprocess.Popen[str]":
-    return launcher.start(*command(folder, place), PYTHONPATH=search_path())
+def start(launcher: Any, folder: Path, out: Path) -> "subprocess.Popen[str]":
+    return launcher.start(*command(folder, out), PYTHONPATH=search_path())
 
 
-def finish(launcher: Any, folder: Path, place: Path) -> None:
-    done = launcher.run(*command(folder, place), PYTHONPATH=search_path(), timeout=400)
+def finish(launcher: Any, folder: Path, out: Path) -> None:
+    done = launcher.run(*command(folder, out), PYTHONPATH=search_path(), timeout=400)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -50,28 +50,28 @@ def undisturbed(launcher_at: Callable[[Path], Any], tmp_path_factory: pytest.Tem
 def test_a_driver_killed_and_all_that_is_written_torn_costs_an_epoch_and_changes_nothing(
     launcher: Any, undisturbed: Path, tmp_path: Path
 ) -> None:
-    place = tmp_path / "run"
-    process = start(launcher, tmp_path, place)
-    wait_until((place / "states" / "epoch-00002.pt").exists, process)
+    out = tmp_path / "run"
+    process = start(launcher, tmp_path, out)
+    wait_until((out / "states" / "epoch-00002.pt").exists, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     deadline = time.monotonic() + 60
     while workers_of(launcher):
         assert time.monotonic() < deadline, "workers without a driver train on"
         time.sleep(0.1)
-    assert not (place / "network.safetensors").exists()
-    written = [path for path in place.rglob("*") if path.is_file()]
+    assert not (out / "network.safetensors").exists()
+    written = [path for path in out.rglob("*") if path.is_file()]
     assert not [path for path in written if "ray" in path.parts or "snapshot" in path.name], "Ray's notes are elsewhere"
-    states = sorted((place / "states").glob("*.pt"))
-    for path in (place / "metrics.jsonl", states[-1]):
+    states = sorted((out / "states").glob("*.pt"))
+    for path in (out / "metrics.jsonl", states[-1]):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    leave_old_notes(place)
-    resumed = TrainingFolder(Location.of(str(place))).newest_state()
+    leave_old_notes(out)
+    resumed = TrainingFolder(Location.of(str(out))).newest_state()
     assert resumed is not None
     assert resumed["epoch"] == epoch_of(states[-1]) - 1
-    finish(launcher, tmp_path, place)
-    assert (place / "network.safetensors").read_bytes() == (undisturbed / "network.safetensors").read_bytes()
-    assert losses(place) == losses(undisturbed)
+    finish(launcher, tmp_path, out)
+    assert (out / "network.safetensors").read_bytes() == (undisturbed / "network.safetensors").read_bytes()
+    assert losses(out) == losses(undisturbed)
 
 
 def workers_of(launcher: Any) -> list[int]:
@@ -88,16 +88,16 @@ def epoch_of(path: Path) -> int:
     return int(path.stem.removeprefix("epoch-"))
 
 
-def leave_old_notes(place: Path) -> None:
+def leave_old_notes(out: Path) -> None:
     """Put torn notes of Ray Train where an older raygen kept them, and where a new one could look for them."""
     whole = json.dumps({"ray_version": "2.60.0", "checkpoint_results": [{"checkpoint_dir_name": "checkpoint_1"}]})
     for name, torn in (("ray", whole[: len(whole) // 2]), ("training", ""), ("states", "\x00\x01}{")):
-        (place / name).mkdir(exist_ok=True)
-        (place / name / "checkpoint_manager_snapshot.json").write_text(torn)
+        (out / name).mkdir(exist_ok=True)
+        (out / name / "checkpoint_manager_snapshot.json").write_text(torn)
 
 
-def losses(place: Path) -> list[tuple[int, float]]:
-    lines = (place / "metrics.jsonl").read_text().splitlines()
+def losses(out: Path) -> list[tuple[int, float]]:
+    lines = (out / "metrics.jsonl").read_text().splitlines()
     return [(report["epoch"], report["loss"]) for report in map(json.loads, lines)]
 
 
@@ -105,13 +105,13 @@ def losses(place: Path) -> list[tuple[int, float]]:
 def test_a_training_that_is_stopped_says_so_in_one_line_and_leaves_no_process(
     launcher: Any, tmp_path: Path, sent: signal.Signals, status: int
 ) -> None:
-    place = tmp_path / "run"
-    process = start(launcher, tmp_path, place)
-    wait_until((place / "states" / "epoch-00001.pt").exists, process)
+    out = tmp_path / "run"
+    process = start(launcher, tmp_path, out)
+    wait_until((out / "states" / "epoch-00001.pt").exists, process)
     process.send_signal(sent)
     _, err = process.communicate(timeout=120)
     assert (process.returncode, err.strip()) == (status, STOPPED)
-    assert not (place / "network.safetensors").exists()
+    assert not (out / "network.safetensors").exists()
     deadline = time.monotonic() + 30
     while launcher.alive():
         assert time.monotonic() < deadline

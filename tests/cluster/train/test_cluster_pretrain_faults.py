@@ -55,13 +55,13 @@ def ignore(_: EpochReport) -> None:
 @pytest.fixture(scope="module")
 def undisturbed(importable: None, cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     del importable, cluster
-    place = tmp_path_factory.mktemp("undisturbed") / "run"
-    stages.pretrain(config_of(place), ignore)
-    return place
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    stages.pretrain(config_of(out), ignore)
+    return out
 
 
 def worker_pids() -> list[int]:
-    """The training workers of this test's Ray, which its folder tells from any other's."""
+    """The training workers of this test's Ray, whose folder is no other Ray's."""
     mark, found = f"RAY_TMPDIR={os.environ['RAY_TMPDIR']}".encode(), []
     for folder in Path("/proc").iterdir():
         # One that has ended, or is another user's, cannot be read.
@@ -72,23 +72,23 @@ def worker_pids() -> list[int]:
     return found
 
 
-def losses(place: Path) -> list[tuple[int, float]]:
-    lines = (place / "metrics.jsonl").read_text().splitlines()
+def losses(out: Path) -> list[tuple[int, float]]:
+    lines = (out / "metrics.jsonl").read_text().splitlines()
     return [(report["epoch"], report["loss"]) for report in map(json.loads, lines)]
 
 
-def same_outcome(place: Path, undisturbed: Path) -> None:
-    assert (place / "network.safetensors").read_bytes() == (undisturbed / "network.safetensors").read_bytes()
-    assert losses(place) == losses(undisturbed)
+def same_outcome(out: Path, undisturbed: Path) -> None:
+    assert (out / "network.safetensors").read_bytes() == (undisturbed / "network.safetensors").read_bytes()
+    assert losses(out) == losses(undisturbed)
 
 
 def test_a_worker_killed_within_an_epoch_costs_that_epoch_and_changes_nothing(
     undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    place, killed, reports = tmp_path / "run", [], []
+    out, killed, reports = tmp_path / "run", [], []
 
     def kill() -> None:
-        killed.append((worker_pids(), sorted(path.name for path in (place / "states").iterdir())))
+        killed.append((worker_pids(), sorted(path.name for path in (out / "states").iterdir())))
         os.kill(killed[-1][0][-1], signal.SIGKILL)
 
     def on_epoch(report: EpochReport) -> None:
@@ -98,38 +98,38 @@ def test_a_worker_killed_within_an_epoch_costs_that_epoch_and_changes_nothing(
             threading.Timer(0.3, kill).start()
 
     with caplog.at_level(logging.WARNING):
-        stages.pretrain(config_of(place), on_epoch)
+        stages.pretrain(config_of(out), on_epoch)
     assert len(killed) == 4
     assert all(len(pids) == 2 for pids, _ in killed)
     assert reports == [1, 2, 3, 4, 5, 6]
-    told = [record.getMessage() for record in caplog.records if "goes on after epoch" in record.getMessage()]
-    assert len(told) == 4
+    warnings = [record.getMessage() for record in caplog.records if "continues after epoch" in record.getMessage()]
+    assert len(warnings) == 4
     assert len({pid for pids, _ in killed for pid in pids}) == 8, "each kill met other processes than the ones before"
-    same_outcome(place, undisturbed)
-    assert sorted(path.name for path in place.iterdir()) == sorted(path.name for path in undisturbed.iterdir())
+    same_outcome(out, undisturbed)
+    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in undisturbed.iterdir())
 
 
 @pytest.mark.parametrize(("first", "then"), [(1, 2), (2, 1)])
 def test_training_goes_on_with_another_number_of_workers_and_ends_the_same_to_round_off(
     undisturbed: Path, tmp_path: Path, first: int, then: int
 ) -> None:
-    place, seen = tmp_path / "run", []
+    out, seen = tmp_path / "run", []
 
     def stop(_: EpochReport) -> None:
         seen.append(len(worker_pids()))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stages.pretrain(config_of(place, workers=first), stop)
+        stages.pretrain(config_of(out, workers=first), stop)
     assert worker_pids() == [], "who stops a training stops its workers"
-    assert not (place / "network.safetensors").exists()
-    stages.pretrain(config_of(place, workers=then), lambda _: seen.append(len(worker_pids())))
+    assert not (out / "network.safetensors").exists()
+    stages.pretrain(config_of(out, workers=then), lambda _: seen.append(len(worker_pids())))
     assert seen[0] == first
     assert max(seen[1:]) == then
-    expected, found = (load_file(folder / "network.safetensors") for folder in (undisturbed, place))
+    expected, found = (load_file(folder / "network.safetensors") for folder in (undisturbed, out))
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(losses(place), losses(undisturbed), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(losses(out), losses(undisturbed), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -140,13 +140,13 @@ def test_training_goes_on_with_another_number_of_workers_and_ends_the_same_to_ro
 def test_workers_that_die_each_time_end_training_in_one_line_with_the_cause(
     tmp_path: Path, network: str, cause: str
 ) -> None:
-    place = tmp_path / "run"
+    out = tmp_path / "run"
     with pytest.raises(RaygenError, match="4 times in a row the workers failed before an epoch was done") as caught:
-        stages.pretrain(config_of(place, network=f"pretrain_networks:{network}", arguments={}, workers=1), ignore)
+        stages.pretrain(config_of(out, network=f"pretrain_networks:{network}", arguments={}, workers=1), ignore)
     message = str(caught.value)
     assert "\n" not in message
     assert any(part in message for part in cause.split("|")), message
-    assert sorted(path.name for path in place.iterdir()) == ["pretrain.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["pretrain.json"]
 
 
 @pytest.mark.usefixtures("cluster")
@@ -158,7 +158,7 @@ def test_an_input_that_turns_out_wrong_ends_training_at_once_as_it_is(
         pytest.raises(SettingsError, match="learning_rate: the loss is nan in epoch"),
     ):
         stages.pretrain(config_of(tmp_path / "run", learning_rate=1e30, **LENET), ignore)
-    assert not [record for record in caplog.records if "goes on" in record.getMessage()]
+    assert not [record for record in caplog.records if "continues" in record.getMessage()]
 
 
 @pytest.mark.usefixtures("cluster")
@@ -180,10 +180,10 @@ def test_what_the_cluster_cannot_give_is_said_at_once(tmp_path: Path) -> None:
 def write_pictures(root: Path) -> Path:
     draw = np.random.default_rng(3)
     for number in range(60):
-        place = root / ("train" if number < 48 else "test") / "ab"[number % 2]
-        place.mkdir(parents=True, exist_ok=True)
+        out = root / ("train" if number < 48 else "test") / "ab"[number % 2]
+        out.mkdir(parents=True, exist_ok=True)
         pixels = draw.integers(0, 128, (28, 28), dtype=np.uint8) + 127 * (number % 2)
-        Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number:02}.png")
+        Image.fromarray(pixels.astype(np.uint8)).save(out / f"{number:02}.png")
     torn = root / "train" / "a" / "10.png"
     torn.write_bytes(torn.read_bytes()[:100])
     return root
@@ -203,9 +203,9 @@ def test_pictures_stream_through_ray_and_a_skipped_one_is_told_to_the_user(
         outcomes = []
         for workers in (1, 2):
             stages.pretrain(config_of(tmp_path / f"run{workers}", workers=workers, **asked), ignore)
-            told = [record.getMessage() for record in caplog.records if "10.png" in record.getMessage()]
-            assert told
-            assert all("skipped" in text for text in told)
+            warnings = [record.getMessage() for record in caplog.records if "10.png" in record.getMessage()]
+            assert warnings
+            assert all("skipped" in text for text in warnings)
             caplog.clear()
             outcomes.append(tmp_path / f"run{workers}" / "network.safetensors")
         stages.pretrain(config_of(tmp_path / "here", local=True, **asked), ignore)

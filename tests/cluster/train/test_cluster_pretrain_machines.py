@@ -35,7 +35,7 @@ def machines(ray_home: Path) -> Iterator[Any]:
         yield cluster
 
 
-def task_at(place: Path, epochs: int, pause: float = 0.5) -> TrainingTask:
+def task_at(out: Path, epochs: int, pause: float = 0.5) -> TrainingTask:
     network = NetworkSettings(
         network="pretrain_networks:slow_lenet",
         arguments={"pause": pause},
@@ -45,12 +45,12 @@ def task_at(place: Path, epochs: int, pause: float = 0.5) -> TrainingTask:
         std=(1.0,),
     )
     settings = TrainingSettings(epochs=epochs, generative_epochs=epochs // 2)
-    folder = TrainingFolder.claim(str(place), {}, about={})
+    folder = TrainingFolder.claim(str(out), {}, about={})
     return TrainingTask(folder, network, DataSettings(limit=200), settings, seed=4, threads=1, gpu=False)
 
 
-def weights(place: Path) -> dict[str, torch.Tensor]:
-    return load_file(place / "network.safetensors")
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "network.safetensors")
 
 
 def busy_machines() -> set[str]:
