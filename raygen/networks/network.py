@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from raygen.errors import NetworkError
+from raygen.networks.graph.plain import copy_module
 from raygen.networks.zoo.user_code import Search, folders_of
 
 
@@ -84,7 +84,7 @@ def wrap_network(
             raise NetworkError(what, where=f"network {name}", right="give one number for each channel")
     if min(std) <= 0:
         raise NetworkError(f"std {std}", where=f"network {name}", right="give numbers above 0")
-    private = copy.deepcopy(module).eval().requires_grad_(False)
+    private = copy_module(module).eval().requires_grad_(False)
     shape = (int(channels), int(height), int(width))
     return Network(name, private, shape, mean, std, tuple(class_names), hash_weights(private.state_dict()))
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from raygen.networks.graph.plain import is_plain
 from raygen.networks.graph.tracing import end_graph, module_of, result
 
 Position = tuple[int, int] | None
@@ -44,7 +45,11 @@ def split_last(module: nn.Module) -> tuple[nn.Module, nn.Conv2d | nn.Linear] | N
         return None
     node = result(module.graph)
     layer = module_of(module, node)
-    if not isinstance(layer, nn.Conv2d | nn.Linear) or len(node.all_input_nodes) != 1:
+    if (
+        not isinstance(layer, nn.Conv2d | nn.Linear)
+        or not is_plain(layer, nn.Conv2d, nn.Linear)
+        or len(node.all_input_nodes) != 1
+    ):
         return None
     if isinstance(layer, nn.Conv2d) and (layer.padding_mode != "zeros" or isinstance(layer.padding, str)):
         return None

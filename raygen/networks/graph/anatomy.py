@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
+from raygen.networks.graph.plain import first_real
 from raygen.networks.graph.receptive import Field, receptive_fields
 from raygen.networks.graph.tracing import Traced, is_relu, trace
 from raygen.networks.network import Network
@@ -69,7 +70,7 @@ def run_on_shapes(module: nn.Module, input_shape: Shape, run: Callable[[nn.Modul
     It is given a copy of torch's fake tensors, which have shapes and no values, so nothing is computed; or, where that
     fails because the forward looks at values, the module itself.
     """
-    like = next(module.parameters(), torch.zeros(()))
+    like = first_real(module)
     x = torch.zeros(1, *input_shape, dtype=like.dtype, device=like.device)
     mode = FakeTensorMode()
     with torch.no_grad():

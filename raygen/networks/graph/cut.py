@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, fx, nn
 from raygen.errors import NetworkError, NodeError, closest
 from raygen.networks.graph.anatomy import Anatomy, examine
 from raygen.networks.graph.layers import Layer, layers_of
+from raygen.networks.graph.plain import copy_module, first_real
 from raygen.networks.graph.rewriting import crop_graph
 from raygen.networks.graph.tracing import end_graph, is_leaf
 from raygen.networks.network import Network
@@ -105,7 +105,7 @@ def _cut_graph(network: Network, anatomy: Anatomy | None, layer: Layer, image: T
         if not leaf:
             what = f"{layer.name} computes another value than its graph"
             raise NetworkError(what, where=f"network {network.name}", right="name one of the layers in it")
-    return _StopAt(copy.deepcopy(network.module), layer.name, before=before).eval()
+    return _StopAt(copy_module(network.module), layer.name, before=before).eval()
 
 
 def _crop(
@@ -142,7 +142,7 @@ def _agrees(module: nn.Module, part: Tensor, whole: Tensor, *, scale: Tensor) ->
 
 
 def _random_image(network: Network) -> Tensor:
-    like = next(network.module.parameters(), torch.zeros(()))
+    like = first_real(network.module)
     pixels = torch.rand(1, *network.input_shape, generator=torch.Generator().manual_seed(0))
     mean, std = (pixels.new_tensor(values)[:, None, None] for values in (network.mean, network.std))
     return ((pixels - mean) / std).to(like)
@@ -152,6 +152,7 @@ def _same_response(first: Tensor, second: Tensor, scale: Tensor | None = None) -
     """Say whether two responses are the same up to round-off of values as large as those of ``scale``."""
     if first.shape != second.shape:
         return False
+    first, second = (values.to(torch.promote_types(first.dtype, second.dtype)) for values in (first, second))
     values = (second if scale is None else scale).abs()
     # A node whose weights are no numbers is refused where it is sampled, by its name.
     largest = float(values[values.isfinite()].max()) if bool(values.isfinite().any()) else 0.0

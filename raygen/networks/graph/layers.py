@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from raygen.networks.graph.anatomy import Anatomy, Shape, examine, run_on_shapes
+from raygen.networks.graph.plain import is_plain
 from raygen.networks.graph.rewriting import Span, needed_spans
 from raygen.networks.graph.tracing import leaf_modules, module_of, result
 from raygen.networks.network import Network
@@ -84,7 +85,7 @@ def layers_of(network: Network, anatomy: Anatomy | None) -> tuple[Layer, ...]:
             receptive_field=windows.get(name, (None, None))[0],
             stride=windows.get(name, (None, None))[1],
             is_classes=name == classes,
-            rectified=kind_of(modules[name]) == "relu" if name in leaves else _rectified(anatomy, name),
+            rectified=is_plain(modules[name], nn.ReLU, nn.ReLU6) if name in leaves else _rectified(anatomy, name),
             cost=costs.get(name),
         )
         for name, shape in shapes.items()

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import Permute, StochasticDepth
 
+from raygen.networks.graph.plain import is_plain
 from raygen.networks.graph.tracing import Traced, module_of
 
 Pair = tuple[int, int]
@@ -52,7 +53,7 @@ _RESHAPES = ("view", "reshape", "transpose", "chunk", "split", "getitem", "flatt
 POOLS: dict[Callable[..., Any], tuple[str, ...]] = {
     F.max_pool2d: ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode"),
     torch.max_pool2d: ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode"),
-    F.avg_pool2d: ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),
+    F.avg_pool2d: ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
 }
 
 
@@ -110,25 +111,33 @@ def receptive_fields(traced: Traced, shapes: Shapes) -> dict[fx.Node, Field | No
 def step_of(root: nn.Module, node: fx.Node, shapes: Shapes) -> Step:
     """Return what ``node`` does to the grid."""
     layer = module_of(root, node)
-    if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
-        return _window_of(layer)
+    if layer is not None:
+        return _layer_step(layer)
     if is_pool(node):
         given = pool_arguments(node)
         kernel = pair(given["kernel_size"])
         stride = pair(given.get("stride") or kernel)
         return Window(kernel, stride, pair(given.get("padding", 0)), pair(given.get("dilation", 1)))
-    if layer is not None and type(layer) is Permute:
-        return _turn(layer)
     if node.op == "get_attr":
         return "constant" if _spreads(shapes.get(node)) else None
-    if type(layer) in _POINTWISE or node.target in _FUNCTIONS or (node.op == "call_method" and node.target in _METHODS):
+    if node.target is torch.cat:
+        return "same" if _joins_channels(node) else None
+    if node.target in _FUNCTIONS or (node.op == "call_method" and node.target in _METHODS):
         return "same"
     return _reshape(node, shapes)
 
 
+def _layer_step(layer: nn.Module) -> Step:
+    if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+        return _window_of(layer) if is_plain(layer, nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d) else None
+    if is_plain(layer, Permute):
+        return _turn(layer)
+    return "same" if _is_pointwise(layer) else None
+
+
 def is_channel_step(layer: nn.Module | None) -> bool:
     """Say whether ``layer`` works on the last dimension alone: on channels, where they lie last."""
-    return type(layer) in (nn.Linear, nn.LayerNorm)
+    return is_plain(layer, nn.Linear, nn.LayerNorm)
 
 
 def pair(value: int | Sequence[int]) -> Pair:
@@ -203,7 +212,36 @@ def _reshape(node: fx.Node, shapes: Shapes) -> Step:
     if node not in shapes:  # a size, or a number made of sizes
         return "constant"
     kept = len(sources) == 1 and shapes[sources[0]][-2:] == shapes[node][-2:] and len(shapes[sources[0]]) >= 3
-    return "same" if name in _RESHAPES and kept else None
+    return "same" if name in _RESHAPES and kept and _keeps_grid(name, node, shapes) else None
+
+
+def _is_pointwise(layer: nn.Module) -> bool:
+    if not is_plain(layer, *_POINTWISE):
+        return False
+    # Without running statistics, or in training, a response depends on the whole map and on the other images.
+    return not isinstance(layer, nn.BatchNorm2d) or (layer.running_mean is not None and not layer.training)
+
+
+def _joins_channels(node: fx.Node) -> bool:
+    dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis", 0))
+    return dim in (1, -3)
+
+
+def _keeps_grid(name: str, node: fx.Node, shapes: Shapes) -> bool:
+    """Say whether a reshaping that keeps the last two sides also keeps what lies where on them."""
+    source = node.all_input_nodes[0]
+    rank = len(shapes[source])
+    if name == "transpose":
+        named = [*node.args[1:], *(node.kwargs[key] for key in ("dim0", "dim1") if key in node.kwargs)]
+        return all(isinstance(dim, int) and dim % rank < rank - 2 for dim in named)
+    if name != "getitem":
+        return True
+    index = node.args[1]
+    if isinstance(index, int) and len(shapes[node]) == rank:  # a part of a tuple
+        return getattr(source.target, "__name__", source.target) in ("chunk", "split")
+    taken = index if isinstance(index, tuple) else (index,)
+    leading = sum(part is not None and part is not Ellipsis for part in taken) <= rank - 2 and Ellipsis not in taken
+    return leading and all(part is None or isinstance(part, int | slice) for part in taken)
 
 
 def _turn(layer: nn.Module) -> Step:

@@ -13,6 +13,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from raygen.networks.graph.anatomy import graph_shapes
+from raygen.networks.graph.plain import copy_module
 from raygen.networks.graph.receptive import Field, Pair, Shapes, Step, Window, is_pool, pool_arguments, step_of
 from raygen.networks.graph.tracing import Traced, drop_dead, module_of, result
 
@@ -189,7 +190,7 @@ class _Writer:
         drop_dead(self._graph)
         names = {str(node.target) for node in self._graph.nodes if node.op in ("call_module", "get_attr")}
         found = {name: operator.attrgetter(name)(self._module) for name in names - self._layers.keys()}
-        return copy.deepcopy(fx.GraphModule({**found, **self._layers}, self._graph)).eval()
+        return copy_module(fx.GraphModule({**found, **self._layers}, self._graph)).eval()
 
     def _copy(self, node: fx.Node) -> fx.Node:
         span = self._spans.get(node)

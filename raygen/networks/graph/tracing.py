@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import operator
 from collections.abc import Callable, Iterator
@@ -13,6 +12,8 @@ import torch
 import torchvision
 from torch import fx, nn
 from torch.nn import functional as F
+
+from raygen.networks.graph.plain import copy_module, has_hooks, is_plain
 
 _IN_PLACE: tuple[Callable[..., Any], ...] = (
     operator.iadd, operator.isub, operator.imul, operator.itruediv, torch.relu_, F.relu_, F.leaky_relu_, F.elu_,
@@ -78,8 +79,11 @@ class _Tracer(fx.Tracer):
 def trace(module: nn.Module) -> Traced | None:
     """Return ``module`` as a graph, or None where its forward cannot be traced.
 
-    Control flow that depends on the input's values or shape cannot.
+    Control flow that depends on the input's values or shape cannot. A graph would lose what hooks do, so a module with
+    hooks is run as it is.
     """
+    if any(map(has_hooks, module.modules())):
+        return None
     tracer = _Tracer()
     try:
         traced = fx.GraphModule(module, tracer.trace(module))
@@ -97,7 +101,7 @@ def end_graph(traced: fx.GraphModule, last: fx.Node) -> fx.GraphModule:
     graph.output(values[last])
     drop_dead(graph)
     # The constructor takes only the layers that the graph calls.
-    return copy.deepcopy(fx.GraphModule(traced, graph)).eval()
+    return copy_module(fx.GraphModule(traced, graph)).eval()
 
 
 def drop_dead(graph: fx.Graph) -> None:
@@ -119,7 +123,7 @@ def is_relu(root: nn.Module, node: fx.Node) -> bool:
     """Say whether ``node`` is a ReLU: a layer, a function or a method."""
     if node.op == "call_method":
         return node.target in ("relu", "relu_")
-    return isinstance(module_of(root, node), nn.ReLU | nn.ReLU6) or node.target in _RELU_FUNCTIONS
+    return is_plain(module_of(root, node), nn.ReLU, nn.ReLU6) or node.target in _RELU_FUNCTIONS
 
 
 def _follow_in_place(traced: fx.GraphModule) -> None:

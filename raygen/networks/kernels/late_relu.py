@@ -8,6 +8,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from raygen.networks.graph.plain import is_plain
 from raygen.networks.graph.tracing import module_of
 
 _RELUS = (F.relu, torch.relu)
@@ -43,7 +44,12 @@ def _put_behind(graph: fx.Graph, relu: fx.Node, pool: fx.Node) -> None:
 
 def _relus_before(module: fx.GraphModule, pool: fx.Node) -> list[fx.Node]:
     layer = module_of(module, pool)
-    if type(layer) is not nn.MaxPool2d or layer.return_indices or len(pool.all_input_nodes) != 1:
+    if (
+        not isinstance(layer, nn.MaxPool2d)
+        or not is_plain(layer, nn.MaxPool2d)
+        or layer.return_indices
+        or len(pool.all_input_nodes) != 1
+    ):
         return []
     source = pool.all_input_nodes[0]
     joined = source.op == "call_function" and source.target is torch.cat
@@ -55,7 +61,7 @@ def _relus_before(module: fx.GraphModule, pool: fx.Node) -> list[fx.Node]:
 def _is_relu(module: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_function":
         return node.target in _RELUS and len(node.all_input_nodes) == 1
-    return type(module_of(module, node)) is nn.ReLU
+    return is_plain(module_of(module, node), nn.ReLU)
 
 
 def _is_alone(relu: fx.Node) -> bool:

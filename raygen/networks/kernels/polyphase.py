@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from raygen.networks.graph.plain import is_plain
+
 _FEW = 4
 """Input channels below which this was faster, with strides 1 to 4 and in float32 and bfloat16; from 4 on it depends."""
 
@@ -161,8 +163,8 @@ class _Convolve(torch.autograd.Function):
 def _is_suitable(layer: nn.Module) -> bool:
     # A subclass, or a weight that is computed (weight normalisation), may mean something else.
     return (
-        type(layer) is nn.Conv2d
-        and isinstance(layer.weight, nn.Parameter)
+        isinstance(layer, nn.Conv2d)
+        and is_plain(layer, nn.Conv2d)
         and layer.in_channels < _FEW
         and layer.groups == 1
         and tuple(layer.dilation) == (1, 1)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from raygen.networks.graph.plain import is_plain
 from raygen.networks.graph.receptive import pair
 
 
@@ -98,7 +99,8 @@ def _rows(pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 def _is_suitable(layer: nn.Module) -> bool:
     return (
-        type(layer) is nn.MaxPool2d
+        isinstance(layer, nn.MaxPool2d)
+        and is_plain(layer, nn.MaxPool2d)
         and pair(layer.kernel_size) == pair(layer.stride) == (2, 2)
         and pair(layer.padding) == (0, 0)
         and pair(layer.dilation) == (1, 1)
