@@ -67,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _fit_for_terminals():
             return _run(arguments)
     finally:
+        if signal.getsignal(signal.SIGALRM) is _insist:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, before)
 
 
@@ -120,5 +123,20 @@ class _Terminated(BaseException):
     pass
 
 
+_AGAIN = 1.0
+"""Seconds after which a request to stop that a library has swallowed, as imports do, is raised once more."""
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGALRM, _insist)
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN, _AGAIN)
+    raise _Terminated
+
+
+def _insist(number: int, frame: FrameType | None) -> None:
+    error = sys.exc_info()[1]
+    while error is not None:
+        if isinstance(error, _Terminated):  # whoever cleans up because of it is left alone
+            return
+        error = error.__context__
     raise _Terminated

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import sys
+import time
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ def test_the_machine_in_a_lock_is_shown_as_text(call, weights):
     nodes = ("--nodes", "ip2:0", "--weights", weights, "--out", "run", "--local")
     short = ("--chains", 2, "--draws", 1, "--warm-up", 1, "--steps", 1)
     assert call("sample", *nodes, *short).status == 0
-    lock = {"key": "k", "host": NAME, "system": "s", "pid": 1, "began": "b", "since": 1.0, "renewed": 9e9}
+    lock = {"key": "k", "host": NAME, "system": "s", "pid": 1, "began": "b", "since": 1.0, "renewed": time.time()}
     with open("run/lock.json", "w") as file:  # noqa: PTH123
         json.dump(lock, file)
     with open("run/status.json", "w") as file:  # noqa: PTH123

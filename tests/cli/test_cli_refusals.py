@@ -353,7 +353,9 @@ def test_a_ray_that_does_not_start_is_refused_in_one_line(launcher: Any, tmp_pat
     command = ["sample", "--out", tmp_path / "run", "--nodes", "conv1:0", "--weights", "random"]
     done = launcher.run(sys.executable, "-m", "raygen", *command, RAY_TMPDIR=str(scratch))
     assert done.returncode == 2, done.stderr
-    assert re.fullmatch(r"raygen: address: Ray does not start on this machine \(OSError: .+\); mend.*\n", done.stderr)
+    assert re.fullmatch(
+        r"raygen: address: Ray does not start on this machine \(OSError: .+\); correct that.*\n", done.stderr
+    )
 
 
 def test_the_real_program_says_one_line_and_ends_with_2(launcher: Any, tmp_path: Path) -> None:

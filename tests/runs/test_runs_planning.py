@@ -96,6 +96,6 @@ def test_nodes_of_layers_with_any_name_are_planned_and_described_so_that_they_ar
     layers = [dataclasses.replace(LAYERS[0], name=name) for name in ("layer one", "a: b, c@d", "x", '"', "*")]
     nodes = [Node(layer.name, channel) for layer in layers for channel in (0, 1, 5)]
     assert parse_nodes(describe_nodes(nodes), LENET, layers) == tuple(nodes)
-    units = plan_units(nodes, chains=4, batch=8)
+    units = list(plan_units(nodes, chains=4, batch=8))
     assert [node for unit in units for node in unit.parsed] == nodes
     assert [text for unit in units for text in unit.nodes] == [str(node) for node in nodes]

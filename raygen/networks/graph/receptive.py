@@ -241,7 +241,9 @@ def _keeps_grid(name: str, node: fx.Node, shapes: Shapes) -> bool:
         return getattr(source.target, "__name__", source.target) in ("chunk", "split")
     taken = index if isinstance(index, tuple) else (index,)
     leading = sum(part is not None and part is not Ellipsis for part in taken) <= rank - 2 and Ellipsis not in taken
-    return leading and all(part is None or isinstance(part, int | slice) for part in taken)
+    lists = [part for part in taken if isinstance(part, list)]  # channels in another order; beside a number it moves
+    known = all(part is None or isinstance(part, int | slice | list) for part in taken)
+    return leading and known and (not lists or (len(lists) == 1 and not any(isinstance(part, int) for part in taken)))
 
 
 def _turn(layer: nn.Module) -> Step:
