@@ -1,4 +1,8 @@
 from .dead import dead_nodes as dead_nodes
+from .faithful import check_alone as check_alone
+from .faithful import cut_for as cut_for
+from .faithful import faithful_cut as faithful_cut
+from .faithful import leads_uphill as leads_uphill
 from .graph.cut import Cut as Cut
 from .graph.cut import cut_network as cut_network
 from .graph.layers import Layer as Layer
@@ -13,7 +17,6 @@ from .nodes import parse_nodes as parse_nodes
 from .nodes import read_node as read_node
 from .nodes import sum_node as sum_node
 from .scores import NodeScores as NodeScores
-from .scores import cut_for as cut_for
 from .scores import score_nodes as score_nodes
 from .settings import NetworkSettings as NetworkSettings
 from .settings import Precision as Precision

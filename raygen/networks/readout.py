@@ -155,8 +155,11 @@ class RowReadout(Readout):
         if self.group_count > 1:
             own = torch.arange(len(patch), device=patch.device)
             patch = patch.reshape(len(patch), self.group_count, -1)[own, self.groups]
-        # In the weights' precision: the features may come in a lower one.
-        return ((patch.flatten(1).to(self.weight.dtype) * self.weight).sum(1) + self.bias).to(dtype)
+        weight, patch = self.weight, patch.flatten(1)
+        if patch.dtype != weight.dtype:  # the features may come in a lower precision
+            patch = patch.to(weight.dtype)
+        response = (patch * weight).sum(1) + self.bias
+        return response if response.dtype == dtype else response.to(dtype)
 
 
 class MeanReadout(RowReadout):

@@ -11,36 +11,21 @@ import torch
 from torch import Tensor, fx, nn
 
 from raygen.errors import NodeError
-from raygen.networks.graph.cut import Cut, cut_network
+from raygen.networks.graph.cut import Cut
+from raygen.networks.graph.plain import copy_module, first_real
 from raygen.networks.graph.rewriting import trim_graph
 from raygen.networks.kernels import speed_up
-from raygen.networks.network import Network
 from raygen.networks.nodes import check_position
-from raygen.networks.readout import Readout, at_position, split_readout
+from raygen.networks.readout import ChannelReadout, Readout, at_position, split_readout
 from raygen.networks.settings import Precision
 from raygen.nodes import Node
-
-
-def cut_for(network: Network, node: Node, *, crop: bool = True) -> Cut:
-    """Cut ``network`` for ``node`` and all others of its layer and ending.
-
-    Args:
-        network: whose node.
-        node: one of them.
-        crop: whether to crop to the receptive field; a position or the mean of the whole map always needs the whole.
-
-    Raises:
-        NodeError: see :func:`cut_network`.
-    """
-    whole = node.position is not None or node.mean
-    return cut_network(network, node.layer, crop=crop and not whole, after=node.after)
 
 
 def score_nodes(cut: Cut, nodes: Sequence[Node], chains: int = 1) -> NodeScores:
     """Return the scores of ``nodes``, each for ``chains`` rows in turn: N = len(nodes) * chains.
 
     Args:
-        cut: of their layer, see :func:`cut_for`.
+        cut: of their layer, see :func:`raygen.networks.cut_for`.
         nodes: at least one, all with the same layer and ending.
         chains: rows of each node.
 
@@ -102,7 +87,7 @@ class NodeScores(nn.Module):
         weights: Tensor | None = None,
     ) -> None:
         super().__init__()
-        like = next(cut.module.parameters(), torch.zeros(()))
+        like = first_real(cut.module)
         channels = channels.detach().clone().to(torch.int64)
         weights = None if weights is None else weights.detach().clone()
         _check(cut, channels, position)
@@ -112,10 +97,18 @@ class NodeScores(nn.Module):
         self.register_buffer("like", like.new_zeros(()))  # of the network's device and precision
         module, self._position = _computed(cut, position, mean=mean)
         weights = None if weights is None else weights.to(like.device)
-        body, last, self.readout = split_readout(module, self.channels, self._position, weights)
+        # A module looks up its buffers slowly, which a small cut's gradient would feel.
+        self._count, self._dtype = len(channels), like.dtype
+        self._plain, self._one_by_one = cut.plain, cut.one_by_one
+        self._layout = torch.contiguous_format if cut.plain else torch.channels_last
+        self.last: nn.Module
         # Copies: the cut's own module stays as it is, whatever becomes of this one.
-        self.body = speed_up(body, frozen=True).to(memory_format=torch.channels_last)
-        self.last = copy.deepcopy(last)
+        if cut.plain:
+            self.body, self.last = copy_module(module), nn.Identity()
+            self.readout = ChannelReadout(self.channels, self._position, weights)
+        else:
+            body, last, self.readout = split_readout(module, self.channels, self._position, weights)
+            self.body, self.last = _channels_last(speed_up(body, frozen=True)), copy.deepcopy(last)
         self._fixed = False
         self.eval()
 
@@ -124,8 +117,8 @@ class NodeScores(nn.Module):
 
         Scores of a float64 ``x`` are computed in float64, unless :meth:`with_precision` has fixed another one.
         """
-        if len(x) != len(self.channels):
-            raise ValueError(f"{len(x)} inputs for {len(self.channels)} channels")
+        if len(x) != self._count:
+            raise ValueError(f"{len(x)} inputs for {self._count} channels")
         if self._wider(x):
             return self._double.forward(x)
         scores: Tensor = self.readout(self._features(x), x.dtype)
@@ -144,9 +137,10 @@ class NodeScores(nn.Module):
         """
         if precision == "bfloat16" and next(self.body.parameters(), None) is None:
             precision = "float32"  # there is nothing but the last step
-        other = copy.deepcopy(self).to(getattr(torch, precision))
-        other.body.to(memory_format=torch.channels_last)
-        other.last.to(memory_format=torch.channels_last)
+        other = copy_module(self).to(getattr(torch, precision))
+        if not self._plain:
+            _channels_last(other.body)
+            _channels_last(other.last)
         other._fixed = True
         return other
 
@@ -156,14 +150,17 @@ class NodeScores(nn.Module):
         other.__dict__.pop("_double", None)
         other._buffers = {**self._buffers, "channels": self.channels[chosen]}
         other._modules = {**self._modules, "readout": self.readout.of_rows(chosen)}
+        other._count = len(other.channels)
         return other
 
     def _features(self, x: Tensor) -> Tensor:
-        features: Tensor = self.body(x.to(self.like.dtype, memory_format=torch.channels_last))
+        if self._one_by_one:
+            return torch.cat([self.body(image.to(self._dtype)) for image in x[:, None]])
+        features: Tensor = self.body(x.to(self._dtype, memory_format=self._layout))
         return features
 
     def _wider(self, x: Tensor) -> bool:
-        return not self._fixed and x.dtype == torch.float64 != self.like.dtype
+        return not self._fixed and x.dtype == torch.float64 != self._dtype
 
     @cached_property
     def _double(self) -> NodeScores:
@@ -172,7 +169,16 @@ class NodeScores(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self.__dict__.pop("_double", None)  # it is of what was before
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._dtype = self.like.dtype
         return self
+
+
+def _channels_last(module: nn.Module) -> nn.Module:
+    """Lay out the weights of convolutions so; parameters of a user's own kind may be no images, and stay."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+            part.to(memory_format=torch.channels_last)
+    return module
 
 
 def _computed(cut: Cut, position: tuple[int, int] | None, *, mean: bool) -> tuple[nn.Module, tuple[int, int] | None]:

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 
 import torch
 
 from raygen.hmc import Diagnostics, Parameters, Streams, Trace
-from raygen.networks import Cut, Network, NodeScores, cut_for, dead_nodes, score_nodes
+from raygen.networks import (
+    Cut,
+    Network,
+    NodeScores,
+    check_alone,
+    cut_for,
+    dead_nodes,
+    faithful_cut,
+    leads_uphill,
+    score_nodes,
+)
 from raygen.nodes import Node
 from raygen.sampling.reference import Source, make_reference
 from raygen.sampling.settings import SamplingSettings
 from raygen.tilting import Reference, WhitenedScore
+
+log = logging.getLogger(__name__)
+
+FAITHFUL_IMAGES = 4
+"""Draws from the reference at which finished scores are compared with the network's own."""
 
 DEAD_IMAGES = 16
 """Draws from the reference by which it is judged whether a node is dead."""
@@ -38,13 +54,24 @@ class Targets:
         self._device = device
         self._cut: Cut | None = None
         self._cut_as: tuple[str, str] | None = None
+        self._forces_lead: bool | None = None  # of this cut, where it is asked
         self._references: dict[tuple[int, int, int], Reference] = {}
 
     def cut(self, node: Node) -> Cut:
-        """Return the network up to the node's layer, for all nodes of its layer and ending."""
+        """Return the network up to the node's layer, for all nodes of its layer and ending.
+
+        Raises:
+            NetworkError: if the network fails, or its response to an image depends on other images or on chance.
+        """
         wanted = node.layer, node.ending
         if self._cut is None or self._cut_as != wanted:
-            self._cut, self._cut_as = cut_for(self._network, node, crop=self._settings.crop), wanted
+            cut = cut_for(self._network, node, crop=self._settings.crop)
+            cut = faithful_cut(self._network, cut, [node], self._images_of(cut, node, "check", FAITHFUL_IMAGES))
+            if cut.one_by_one:
+                images = self._images_of(cut, node, "check", FAITHFUL_IMAGES)
+                check_alone(self._network, [node.layer], images)
+            self._cut, self._cut_as = cut, wanted
+            self._forces_lead = None
         return self._cut
 
     def reference(self, shape: tuple[int, int, int]) -> Reference:
@@ -59,9 +86,26 @@ class Targets:
         return score_nodes(self.cut(nodes[0]), nodes, chains).to(self._device)
 
     def density(self, scores: NodeScores) -> WhitenedScore:
-        """Return the score in the reference's coordinates, with forces of the precision that the settings ask for."""
-        force = None if self._settings.forces == "float32" else scores.with_precision(self._settings.forces)
-        return WhitenedScore(scores, self.reference(scores.input_shape), force=force)
+        """Return the score in the reference's coordinates, with forces of the precision that the settings ask for.
+
+        Where these lead elsewhere, as of a network that does not take that precision, they are those of the score.
+        """
+        reference = self.reference(scores.input_shape)
+        if self._settings.forces == "float32" or self._forces_lead is False:
+            return WhitenedScore(scores, reference)
+        force = scores.with_precision(self._settings.forces)
+        if self._forces_lead is None:
+            self._forces_lead = self._lead_uphill(scores, force, reference)
+        return WhitenedScore(scores, reference, force=force if self._forces_lead else None)
+
+    def _lead_uphill(self, scores: NodeScores, force: NodeScores, reference: Reference) -> bool:
+        few = torch.arange(min(FAITHFUL_IMAGES, len(scores.channels)), device=self._device)
+        streams = Streams((f"{self._settings.seed}/forces",), len(few), self._device)
+        leads = leads_uphill(scores.rows(few), force.rows(few), reference.image(streams.start(reference.shape)))
+        if not leads:
+            log.warning("forces of %s in %s would lead elsewhere: they are taken in float32", self._network.name,
+                        self._settings.forces)  # fmt: skip
+        return leads
 
     def find_dead(self, nodes: Sequence[Node]) -> dict[Node, str]:
         """Return the constant and dead nodes among ``nodes``, which share a layer and an ending, each with the reason.
@@ -70,12 +114,14 @@ class Targets:
         the node is sampled.
         """
         cut = self.cut(nodes[0])
-        reference = self.reference(cut.input_shape)
-        streams = Streams(
-            (f"{self._settings.seed}/{nodes[0].layer}{nodes[0].ending}/quiet",), DEAD_IMAGES, self._device
-        )
-        found = dead_nodes(cut, nodes, reference.image(streams.start(reference.shape)))
+        found = dead_nodes(cut, nodes, self._images_of(cut, nodes[0], "quiet", DEAD_IMAGES))
         return {node: reason for node, reason in found.items() if "not finite" not in reason}
+
+    def _images_of(self, cut: Cut, node: Node, purpose: str, count: int) -> torch.Tensor:
+        """Return draws from the reference, of the cut's input shape, for all nodes of a layer and ending."""
+        reference = self.reference(cut.input_shape)
+        streams = Streams((f"{self._settings.seed}/{node.layer}{node.ending}/{purpose}",), count, self._device)
+        return reference.image(streams.start(reference.shape))
 
     def streams(self, nodes: Sequence[Node], chains: int) -> Streams:
         """Return the random numbers of nodes' chains, which depend on the run's seed and each node's name alone."""

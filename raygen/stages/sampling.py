@@ -16,7 +16,15 @@ from raygen.config import ReferenceConfig, SampleConfig, TuneConfig, read_mappin
 from raygen.data import DataSettings, load_data
 from raygen.errors import SettingsError, UnfinishedError
 from raygen.hmc import Groups
-from raygen.networks import Network, NetworkSettings, cut_network, list_layers, load_network, parse_nodes
+from raygen.networks import (
+    Network,
+    NetworkSettings,
+    check_alone,
+    cut_for,
+    list_layers,
+    load_network,
+    parse_nodes,
+)
 from raygen.nodes import Node
 from raygen.process import keep_freed_memory
 from raygen.runs import FarmReport, PlanReport, StatusWriter, begin_run, estimate_cost, sample_here, trace_nodes
@@ -131,8 +139,9 @@ def reference(config: ReferenceConfig) -> tuple[Provenance, tuple[int, int, int]
     network = load_network(settings.model_copy(update={"weights": settings.weights or "random"}))
     shape = network.input_shape
     if config.nodes is not None:
-        layer = _one_layer(parse_nodes(config.nodes, network, list_layers(network)), "give")
-        shape = cut_network(network, layer, crop=config.crop).input_shape
+        nodes = parse_nodes(config.nodes, network, list_layers(network))
+        _one_layer(nodes, "give")
+        shape = cut_for(network, nodes[0], crop=config.crop).input_shape
     images = load_data(DataSettings.part_of(config), network.input_shape)[0]
     fitted, provenance = fit_reference(FitSettings.part_of(config), shape, network, images)
     save_reference(config.out, fitted, provenance)
@@ -150,6 +159,7 @@ def tune(config: TuneConfig, on_progress: Callable[[int, int], None]) -> TuningR
     network = load_network(NetworkSettings.part_of(config))
     nodes = parse_nodes(config.nodes, network, list_layers(network))
     layer = _one_layer(nodes, "tune")
+    check_alone(network, [layer])
     source = reference_source(config, network)
     if isinstance(source, SavedReference):
         check_saved(source, network, nodes, crop=config.crop)
@@ -176,6 +186,7 @@ def read_request(config: SampleConfig) -> Request:
     """
     network = load_network(NetworkSettings.part_of(config))
     nodes = parse_nodes(config.nodes, network, list_layers(network))
+    check_alone(network, sorted({node.layer for node in nodes}))
     profile = {} if config.profile is None else read_profile(config.profile, network)
     return Request(network, nodes, SamplingSettings.part_of(config), reference_source(config, network), profile)
 

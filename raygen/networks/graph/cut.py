@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx, nn
@@ -33,6 +33,9 @@ class Cut:
         after: whether the response is the output of the layer's ReLU after all.
         position: (row, column) of the whole map's response that a cropped one equals; None where it is not cropped.
         origin: (row, column) in the whole image of the crop's first pixel.
+        before_relu: whether the response is what the layer's ReLU is given.
+        plain: whether the module is the network as it is, stopped at the layer, for which no shortcut may be taken.
+        one_by_one: whether it may be given one image at a time only.
     """
 
     layer: str
@@ -45,6 +48,9 @@ class Cut:
     after: bool = False
     position: tuple[int, int] | None = None
     origin: tuple[int, int] = (0, 0)
+    before_relu: bool = False
+    plain: bool = False
+    one_by_one: bool = False
 
     @property
     def place(self) -> tuple[int, int] | None:
@@ -87,7 +93,36 @@ def cut_network(network: Network, layer: str, *, crop: bool = True, after: bool 
             return cropped
     map_size = (response.shape[2], response.shape[3]) if response.ndim == 4 else None
     is_classes = layers[layer].is_classes
-    return Cut(layer, module, network.input_shape, map_size, response.shape[1], is_classes, cropped=False, after=after)
+    return Cut(
+        layer, module, network.input_shape, map_size, response.shape[1], is_classes, cropped=False, after=after,
+        before_relu=layers[layer].rectified and not after,
+    )  # fmt: skip
+
+
+def plain_cut(network: Network, cut: Cut) -> Cut | None:
+    """Return ``cut`` of the whole network, run as it is; None for the input of a block's last ReLU, which has no hook.
+
+    Args:
+        network: what was cut.
+        cut: any cut of it.
+    """
+    if cut.before_relu and not is_leaf(network.module.get_submodule(cut.layer)):
+        return None
+    module = own_module(network, cut)
+    like = first_real(module)
+    with torch.no_grad():
+        response = module(like.new_zeros(1, *network.input_shape))
+    map_size = (response.shape[2], response.shape[3]) if response.ndim == 4 else None
+    return replace(
+        cut, module=module, input_shape=network.input_shape, map_size=map_size, cropped=False, position=None,
+        origin=(0, 0), plain=True,
+    )  # fmt: skip
+
+
+def own_module(network: Network, cut: Cut) -> nn.Module:
+    """Return a copy of the network as it is that puts out the response of a cut's layer, of a block after its ReLU."""
+    leaf = is_leaf(network.module.get_submodule(cut.layer))
+    return _StopAt(copy_module(network.module), cut.layer, before=cut.before_relu and leaf).eval()
 
 
 def _cut_graph(network: Network, anatomy: Anatomy | None, layer: Layer, image: Tensor, *, after: bool) -> nn.Module:
@@ -129,7 +164,7 @@ def _crop(
     shape = (network.input_shape[0], height, width)
     return Cut(
         layer.name, module, shape, (1, 1), response.shape[1], is_classes=False, cropped=True, after=after,
-        position=position, origin=(top, left),
+        position=position, origin=(top, left), before_relu=layer.rectified and not after,
     )  # fmt: skip
 
 

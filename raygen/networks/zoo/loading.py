@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from pydantic import Field
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from raygen.errors import NetworkError, SettingsError, WeightsError
+from raygen.networks.graph.plain import first_real
 from raygen.networks.network import Network, wrap_network
 from raygen.networks.settings import NetworkSettings, with_metadata
 from raygen.networks.zoo.asked import LARGEST_INPUT, check_asked, check_size
@@ -58,7 +60,9 @@ def load_network(settings: NetworkSettings, *, seed: int = 0, code: str | None =
         settings = settings.model_copy(update={"network": description.network, "arguments": description.arguments})
     asked = (settings.network, settings.arguments) != (given.network, given.arguments)
     most = check_asked(settings, given) if asked else None
-    module = build_network(settings.network, settings.arguments, seed, code=code, most=most)
+    module = _widened(build_network(settings.network, settings.arguments, seed, code=code, most=most))
+    if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
+        _fix_sizes(module, settings, description, seed)
     _load_weights(module, settings)
     return _with_input(module, settings, description, names, given)
 
@@ -81,6 +85,25 @@ def _check_same(settings: NetworkSettings, description: _Description) -> None:
         if field in settings.model_fields_set and given != stored:
             what = f"is a checkpoint with {field} {stored}, asked for was {given}"
             raise NetworkError(what, where=where, right=f"leave {field} out, or give other weights")
+
+
+def _widened(module: nn.Module) -> nn.Module:
+    """Return a network in half precision in float32, which holds the same numbers: CPUs compute little below it."""
+    low = {torch.float16, torch.bfloat16}
+    return module.float() if any(values.dtype in low for values in module.parameters()) else module
+
+
+def _fix_sizes(module: nn.Module, settings: NetworkSettings, stored: _Description | None, seed: int) -> None:
+    """Let lazy layers take their sizes from an image, and their first weights from ``seed``."""
+    default = Defaults() if stored is None else _stored_defaults(stored)
+    channels = settings.channels or default.channels
+    size = (settings.input_size, settings.input_size) if settings.input_size else default.size
+    if channels is None or size is None:
+        what = "its lazy layers take their sizes from the input, which is not known"
+        raise NetworkError(what, where=f"network {settings.network}", right="give input_size and channels")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _respond(module.eval(), settings.network, (channels, *size))
 
 
 def _load_weights(module: nn.Module, settings: NetworkSettings) -> None:
@@ -138,15 +161,21 @@ def _stored_defaults(stored: _Description) -> Defaults:
     return Defaults((height, width), channels, stored.mean, stored.std, stored.class_names)
 
 
-def _count_classes(network: Network) -> int:
-    where = f"network {network.name}"
-    shape = "x".join(str(side) for side in network.input_shape)
+def _respond(module: nn.Module, name: str, shape: tuple[int, int, int]) -> object:
+    """Return what ``module`` puts out for one image of zeros."""
+    like = first_real(module)
     try:
         with torch.no_grad():
-            output = network.module(torch.zeros(1, *network.input_shape))
+            return module(torch.zeros(1, *shape, dtype=like.dtype, device=like.device))
     except Exception as error:  # the forward may be the user's code
-        what = f"does not take an input of {shape} ({type(error).__name__}: {error})"
-        raise NetworkError(what, where=where, right="give its input_size and channels") from None
+        size = "x".join(map(str, shape))
+        what = f"does not take an input of {size} ({type(error).__name__}: {error})"
+        raise NetworkError(what, where=f"network {name}", right="give its input_size and channels") from None
+
+
+def _count_classes(network: Network) -> int:
+    where = f"network {network.name}"
+    output = _respond(network.module, network.name, network.input_shape)
     if not isinstance(output, torch.Tensor) or output.ndim not in (2, 4):
         got = f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
         right = "give a network with an output of (N, classes) or (N, classes, H, W)"
