@@ -113,8 +113,9 @@ def faithful_cut(network: Network, cut: Cut, nodes: Sequence[Node], x: Tensor) -
     for other in _others(network, cut):
         if _off(network, other, rows, images, _own(network, other, rows, images)) <= _BOUND:
             why = "it fails otherwise" if math.isinf(off) else f"its scores would be off by {off:.2g} of their size"
-            log.warning("%s: %s; %s", _where(network, cut), _way(other), why)
-            return other
+            note = f"{_where(network, cut)}: {_way(other)}; {why}"
+            log.warning(note)
+            return replace(other, note=note)
     what = f"its scores are off by {off:.2g} of their size, cut or not"
     raise NetworkError(what, where=_where(network, cut), right="name another layer")
 

@@ -23,6 +23,7 @@ class UnitReport:
         nodes, converged: how many nodes, and how many of them converged.
         seconds: it took.
         dead: how many nodes are constant or dead, and were not sampled.
+        notes: which shortcuts it did not take, and why; mostly none.
     """
 
     unit: str
@@ -34,6 +35,7 @@ class UnitReport:
     converged: int
     seconds: float
     dead: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from raygen.errors import ScoreError, StoreError
+from raygen.errors import RaygenError, StoreError
 from raygen.hmc import Groups, to_tensors
 from raygen.networks import Network
 from raygen.nodes import Node
@@ -47,7 +47,7 @@ def sample_unit(
         save_every: seconds between two states that are saved; 0 saves none. A unit that takes less leaves none.
 
     Raises:
-        ScoreError: as ``UnitSampler.sample`` does.
+        ScoreError, NetworkError: as ``UnitSampler.sample`` does.
         StoreError: if the samples cannot be written.
     """
     start = time.monotonic()
@@ -66,6 +66,7 @@ def sample_unit(
         converged=pc.sum(heads["converged"]).as_py(),
         dead=pc.sum(pc.is_valid(heads["dead"])).as_py(),
         seconds=time.monotonic() - start,
+        notes=sampler.notes,
     )
 
 
@@ -88,7 +89,9 @@ def sample_here(
         try:
             made = sample_unit(run, sampler, unit, lambda unit: on_progress(report(unit)), save_every=save_every)
             layers[unit.layer] = layers.get(unit.layer, Totals()) + Totals.of(made)
-        except ScoreError as error:
+        except StoreError:
+            raise
+        except RaygenError as error:  # such as of a network that fails at the reference's scale
             set_aside[unit.name] = str(error)
         on_progress(report())
     return report()

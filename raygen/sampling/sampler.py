@@ -130,6 +130,7 @@ class UnitSampler:
 
         Raises:
             ScoreError: naming the node, if its score is not finite, or has no gradient, where its chains start.
+            NetworkError: if the network fails, or its response to an image depends on other images or on chance.
         """
         nodes = unit.parsed
         dead = self.find_dead(nodes)
@@ -163,6 +164,11 @@ class UnitSampler:
             ended += parts
             report.chains(batch.fraction(state), acceptance)
         return UnitTrace(batch.nodes, tuple(ended), self._settings.kernel_steps)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which shortcuts the last unit did not take, and why; mostly none."""
+        return self._targets.notes
 
     def find_dead(self, nodes: Sequence[Node]) -> dict[Node, str]:
         """Return those of a unit's nodes that are not sampled, constant and dead ones, each with the reason."""

@@ -57,6 +57,12 @@ class Targets:
         self._forces_lead: bool | None = None  # of this cut, where it is asked
         self._references: dict[tuple[int, int, int], Reference] = {}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which shortcuts are not taken for the last cut, and why."""
+        cut = () if self._cut is None or not self._cut.note else (self._cut.note,)
+        return cut if self._forces_lead is not False else (*cut, self._forces_note)
+
     def cut(self, node: Node) -> Cut:
         """Return the network up to the node's layer, for all nodes of its layer and ending.
 
@@ -103,9 +109,12 @@ class Targets:
         streams = Streams((f"{self._settings.seed}/forces",), len(few), self._device)
         leads = leads_uphill(scores.rows(few), force.rows(few), reference.image(streams.start(reference.shape)))
         if not leads:
-            log.warning("forces of %s in %s would lead elsewhere: they are taken in float32", self._network.name,
-                        self._settings.forces)  # fmt: skip
+            log.warning(self._forces_note)
         return leads
+
+    @property
+    def _forces_note(self) -> str:
+        return f"network {self._network.name}: forces in {self._settings.forces} lead elsewhere; float32 is taken"
 
     def find_dead(self, nodes: Sequence[Node]) -> dict[Node, str]:
         """Return the constant and dead nodes among ``nodes``, which share a layer and an ending, each with the reason.

@@ -25,6 +25,8 @@ class Net(nn.Module):
             x = x - x.mean(0, keepdim=True)
         if self.kind == "fails" and float(x.detach().abs().max()) > 0:
             raise RuntimeError("no such\\nluck")
+        if self.kind == "loud" and float(x.detach().abs().max()) > 100:
+            raise RuntimeError("too loud")
         x = x.relu().mean((2, 3))
         return self.fc(x.view(1, -1) if self.kind == "one" else x)
 """
@@ -60,3 +62,16 @@ def test_a_network_that_takes_one_image_at_a_time_is_sampled_so(call):
     said = sample(call, "one")
     assert said.status == 0, said.err
     assert "8 samples of 2 nodes" in said.out + said.err
+
+
+def test_units_of_a_layer_that_fails_at_the_references_scale_are_set_aside_and_the_others_sampled(call):
+    said = sample(call, "loud", "--nodes", "a:0 fc:0", "--sigma", "1000")
+    assert said.status == 3
+    last = said.err.splitlines()[-1]
+    assert (
+        "1 of 2 units were set aside, fc-00000; fc-00000: layer fc of network users_unusual:Net: its forward fails"
+        in last
+    )
+    assert "RuntimeError: too loud" in last
+    assert call("verify", "--out", "run").status == 3
+    assert [path.name for path in Path("run/samples").rglob("*.parquet")] == ["a-00000.parquet"]

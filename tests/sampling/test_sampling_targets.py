@@ -43,8 +43,12 @@ def test_a_network_that_draws_random_numbers_at_the_references_scale_is_refused(
         targets(lambda x: torch.nn.functional.dropout(x, 0.5), 1000.0).cut(NODE)
 
 
-def test_a_network_that_takes_one_image_of_the_references_scale_is_given_one():
-    assert targets(lambda x: x.view(1, 8, 10, 10), 1000.0).cut(NODE).one_by_one
+def test_a_network_that_takes_one_image_of_the_references_scale_is_given_one_which_is_noted():
+    made = targets(lambda x: x.view(1, 8, 10, 10), 1000.0)
+    assert made.notes == ()
+    assert made.cut(NODE).one_by_one
+    (note,) = made.notes
+    assert note.startswith("layer last of network case: the network is run as it is, one image at a time")
 
 
 class OnlyFloat(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from raygen.cluster.farm.scheduler import Scheduler
 from raygen.runs import FarmReport, Totals, UnitReport
 from raygen.sampling import UnitProgress
 from raygen.store import Unit
+
+log = logging.getLogger(__name__)
 
 _NAMED = 100
 """Units set aside that are named, at most."""
@@ -31,9 +34,14 @@ class FarmProgress:
         self._scheduler = scheduler
         self._layers: dict[str, Totals] = {}
         self._metrics = FarmMetrics(name)
+        self._noted: set[str] = set()
 
     def count(self, report: UnitReport) -> None:
-        """Add a unit that is done."""
+        """Add a unit that is done, and log what its actor noted, once."""
+        for note in report.notes:
+            if note not in self._noted:
+                self._noted.add(note)
+                log.warning(note)
         self._layers[report.layer] = self._layers.get(report.layer, Totals()) + Totals.of(report)
 
     def report(self, running: Iterable[UnitProgress], actors: int, seconds: float) -> FarmReport:

@@ -36,6 +36,7 @@ class Cut:
         before_relu: whether the response is what the layer's ReLU is given.
         plain: whether the module is the network as it is, stopped at the layer, for which no shortcut may be taken.
         one_by_one: whether it may be given one image at a time only.
+        note: which shortcuts are not taken, and why; mostly empty.
     """
 
     layer: str
@@ -51,6 +52,7 @@ class Cut:
     before_relu: bool = False
     plain: bool = False
     one_by_one: bool = False
+    note: str = ""
 
     @property
     def place(self) -> tuple[int, int] | None:
