@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raygen.errors import NetworkError, RaygenError
+from raygen.errors import NetworkError
 from raygen.networks.graph.cut import Cut, cut_network, own_module, plain_cut
-from raygen.networks.graph.plain import copy_module, first_real
+from raygen.networks.graph.plain import copy_module, first_real, forward_of
 from raygen.networks.graph.tracing import is_leaf
 from raygen.networks.network import Network
 from raygen.networks.readout import at_position
@@ -109,7 +110,6 @@ def faithful_cut(network: Network, cut: Cut, nodes: Sequence[Node], x: Tensor) -
     off = _off(network, cut, rows, images, own)
     if off <= _BOUND:
         return cut
-    _refuse_chance(network, cut, rows, images, own)
     for other in _others(network, cut):
         if _off(network, other, rows, images, _own(network, other, rows, images)) <= _BOUND:
             why = "it fails otherwise" if math.isinf(off) else f"its scores would be off by {off:.2g} of their size"
@@ -142,12 +142,15 @@ def check_alone(network: Network, layers: Sequence[str], images: Tensor | None =
         among = {}  # it takes one image at a time
     for layer in layers:
         where = f"layer {layer} of network {network.name}"
-        alone = [found[layer] for found in first if layer in found]
-        if len(alone) < len(images):
+        alone = [found[layer] for found in (*first, *again) if layer in found]
+        if len(alone) < 2 * len(images):
             continue
-        if _unlike(torch.cat(alone), torch.cat([found[layer] for found in again])):
-            raise NetworkError(_CHANCE, where=where, right=_CHANCE_RIGHT)
-        if layer in among and _unlike(torch.cat(alone), among[layer]):
+        if any(response.drawn for response in alone):
+            raise NetworkError(_DRAWS, where=where, right=_STILL)
+        once, twice = torch.cat([part.value for part in alone]).tensor_split(2)
+        if _unlike(once, twice):
+            raise NetworkError(_CHANGES, where=where, right=_STILL)
+        if layer in among and _unlike(once, among[layer].value):
             what = "its response to an image depends on the other images of the batch"
             right = "let each image be computed by itself, such as by batch norm with running statistics"
             raise NetworkError(what, where=where, right=right)
@@ -164,8 +167,9 @@ def leads_uphill(scores: NodeScores, force: NodeScores, x: Tensor) -> bool:
     return len(off) == 0 or bool(off.nan_to_num(nan=math.inf).median() <= _FORCE_BOUND)
 
 
-_CHANCE = "responds to the same image otherwise the second time"
-_CHANCE_RIGHT = "let it draw no random numbers in evaluation mode, such as by dropout(x, training=self.training)"
+_DRAWS = "draws random numbers in evaluation mode"
+_CHANGES = "responds to the same image otherwise the second time"
+_STILL = "let its response depend on the image alone, such as by dropout(x, training=self.training)"
 
 
 def _others(network: Network, cut: Cut) -> list[Cut]:
@@ -216,13 +220,21 @@ def _own(network: Network, cut: Cut, rows: Sequence[Node], images: Tensor) -> _S
     """Return the scores of ``rows`` by the network as it is, one image at a time; of a block, after its last ReLU."""
     module = own_module(network, cut).to(images.device)
     like = first_real(module)
-    scores, gradients = [], []
+    scores, gradients, again = [], [], []
+    before = _generators()
     for node, image in zip(rows, images, strict=True):
-        x = image[None].to(like.dtype).requires_grad_()
-        with torch.enable_grad(), _named(_where(network, cut)):
-            score = _score(cut, node, module(x))
+        x = image[None].to(like.dtype, copy=True).requires_grad_()
+        with torch.enable_grad(), forward_of(_where(network, cut)):
+            score = _score(cut, node, module(x.clone()))
         scores.append(score.detach().double())
         gradients.append(_gradient(score, x))
+    if _generators() != before:
+        raise NetworkError(_DRAWS, where=_where(network, cut), right=_STILL)
+    with torch.no_grad(), forward_of(_where(network, cut)):
+        for node, image in zip(rows, images, strict=True):
+            again.append(_score(cut, node, module(image[None].to(like.dtype, copy=True))).double())
+    if _unlike(torch.stack(scores), torch.stack(again)):
+        raise NetworkError(_CHANGES, where=_where(network, cut), right=_STILL)
     behind = cut.before_relu and not is_leaf(network.module.get_submodule(cut.layer))
     return _Scored(torch.stack(scores), _part(cut, torch.cat(gradients)).double(), behind)
 
@@ -285,41 +297,38 @@ def _gradient(score: Tensor, x: Tensor) -> Tensor:
     return torch.zeros_like(x) if gradient is None else gradient
 
 
-def _refuse_chance(network: Network, cut: Cut, rows: Sequence[Node], images: Tensor, own: _Scored) -> None:
-    again = _own(network, cut, rows, images)
-    finite = own.score.isfinite()
-    if again.rows(finite).differs(own.rows(finite), images[finite]) > _BOUND:
-        raise NetworkError(_CHANCE, where=_where(network, cut), right=_CHANCE_RIGHT)
+@dataclass(frozen=True)
+class _Response:
+    """What a layer puts out, and whether random numbers were drawn until then."""
+
+    value: Tensor
+    drawn: bool
 
 
-def _responses(network: Network, layers: Sequence[str], x: Tensor) -> dict[str, Tensor]:
+def _responses(network: Network, layers: Sequence[str], x: Tensor) -> dict[str, _Response]:
     """Return the first response of each of ``layers``, of those that put out one tensor."""
-    found: dict[str, Tensor] = {}
+    found: dict[str, _Response] = {}
+    before = _generators()
 
     def note(name: str, module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor):
-            found.setdefault(name, output.detach().clone())
+        if isinstance(output, Tensor) and name not in found:
+            found[name] = _Response(output.detach().clone(), _generators() != before)
 
     handles = [network.module.get_submodule(name).register_forward_hook(partial(note, name)) for name in layers]
     try:
-        with torch.no_grad(), _named(f"network {network.name}"):
-            network.module(x)
+        with torch.no_grad(), forward_of(f"network {network.name}"):
+            network.module(x.clone())
     finally:
         for handle in handles:
             handle.remove()
     return found
 
 
-@contextmanager
-def _named(where: str) -> Iterator[None]:
-    """Let errors of the user's code be one line that says what it said."""
-    try:
-        yield
-    except RaygenError:
-        raise
-    except Exception as error:
-        what = f"its forward fails ({type(error).__name__}: {error})"
-        raise NetworkError(what, where=where, right="give a network that takes an image in evaluation mode") from None
+def _generators() -> tuple[object, ...]:
+    """Return the states of the generators that a forward may draw from."""
+    cuda = torch.cuda.get_rng_state().numpy().tobytes() if torch.cuda.is_available() else b""
+    _, keys, position, *_ = np.random.get_state(legacy=True)
+    return torch.get_rng_state().numpy().tobytes(), cuda, random.getstate(), np.asarray(keys).tobytes(), position
 
 
 def _unlike(first: Tensor, second: Tensor) -> bool:

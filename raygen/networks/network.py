@@ -84,9 +84,27 @@ def wrap_network(
             raise NetworkError(what, where=f"network {name}", right="give one number for each channel")
     if min(std) <= 0:
         raise NetworkError(f"std {std}", where=f"network {name}", right="give numbers above 0")
-    private = copy_module(module).eval().requires_grad_(False)
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        what, right = "is a TorchScript module, whose layers cannot be observed", "give the module that it was made of"
+        raise NetworkError(what, where=f"network {name}", right=right)
+    try:
+        private = freeze(copy_module(module))
+        weights_hash = hash_weights(private.state_dict())
+    except Exception as error:  # such as weights that are quantised, or in a library's own format
+        what = f"cannot be copied and read ({type(error).__name__}: {error})"
+        raise NetworkError(what, where=f"network {name}", right="give a module with floating weights") from None
     shape = (int(channels), int(height), int(width))
-    return Network(name, private, shape, mean, std, tuple(class_names), hash_weights(private.state_dict()))
+    return Network(name, private, shape, mean, std, tuple(class_names), weights_hash)
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Return ``module`` itself in evaluation mode, whatever its own ``eval`` does, without gradients to its weights."""
+    module.eval()
+    for part in module.modules():
+        part.training = False
+    for weights in module.parameters():
+        weights.requires_grad_(False)
+    return module
 
 
 def hash_weights(tensors: Mapping[str, Tensor]) -> str:

@@ -122,6 +122,8 @@ class NodeScores(nn.Module):
         if self._wider(x):
             return self._double.forward(x)
         scores: Tensor = self.readout(self._features(x), x.dtype)
+        if not scores.requires_grad and x.requires_grad:
+            return scores + 0 * x.flatten(1)[:, 0]  # the user's network gives no gradient: it is 0
         return scores
 
     def responses(self, x: Tensor) -> Tensor:
@@ -155,8 +157,9 @@ class NodeScores(nn.Module):
 
     def _features(self, x: Tensor) -> Tensor:
         if self._one_by_one:
-            return torch.cat([self.body(image.to(self._dtype)) for image in x[:, None]])
-        features: Tensor = self.body(x.to(self._dtype, memory_format=self._layout))
+            return torch.cat([self.body(image.to(self._dtype, copy=True)) for image in x[:, None]])
+        # What is run as it is may change its input.
+        features: Tensor = self.body(x.to(self._dtype, memory_format=self._layout, copy=self._plain))
         return features
 
     def _wider(self, x: Tensor) -> bool:

@@ -8,7 +8,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from raygen.errors import NetworkError
-from raygen.networks import Node, check_alone, cut_for, leads_uphill, list_layers, score_nodes, wrap_network
+from raygen.networks import (
+    Node,
+    check_alone,
+    cut_for,
+    dead_nodes,
+    leads_uphill,
+    list_layers,
+    score_nodes,
+    wrap_network,
+)
+from raygen.networks.graph.tracing import trace
 
 SIDE = 16
 
@@ -109,8 +119,46 @@ class Dropout(Net):
         return F.dropout(x.relu(), 0.5)
 
 
+class ChangesItsInput(Net):
+    def forward(self, x):
+        return super().forward(x.sub_(0.3).div_(0.2))
+
+
+class OtherArguments(Net):
+    def forward(self, x, mask=None, scale=2.0):
+        return super().forward(scale * x if mask is None else x * mask)
+
+
+class HooksATensor(Net):
+    def between(self, x):
+        x = x.relu()
+        if x.requires_grad:
+            x.register_hook(lambda gradient: 3 * gradient)
+        return x
+
+
+class RareNoise(Net):
+    def between(self, x):
+        return x.relu() * (1.0 if torch.rand(()).item() > 1e-6 else 2.0)
+
+
+class Counts(Net):
+    count = 0
+
+    def between(self, x):
+        self.count += 1
+        return x.relu() * self.count
+
+
+class MixesCalls(Net):
+    def between(self, x):
+        kept, self.kept = getattr(self, "kept", None), x.detach()
+        return x.relu() if kept is None or kept.shape != x.shape else x.relu() + 0.5 * kept
+
+
 KINDS = [
     Net, Autocast, Fourier, Views, Keeps, MeansOverBatch, StatisticsOfBatch, OneImage, Rounds, LooksAtValues, Complex,
+    ChangesItsInput, OtherArguments, HooksATensor,
 ]  # fmt: skip
 
 
@@ -122,7 +170,7 @@ def own(module, layer, channel, image, position):
     """The response of one channel to one image, and its gradient, by the user's module itself."""
     x, seen = image[None].clone().requires_grad_(), []
     handle = module.get_submodule(layer).register_forward_hook(lambda _, inputs, output: seen.append(output.clone()))
-    module(x)
+    module(x.clone())
     handle.remove()
     response = seen[0][0, channel] if position is None else seen[0][0, channel, position[0], position[1]]
     return response.detach(), torch.autograd.grad(response, x)[0][0]
@@ -169,10 +217,69 @@ def test_images_are_given_one_by_one_only_where_the_network_needs_it(kind, one_b
 
 
 def test_a_network_that_draws_random_numbers_in_evaluation_mode_is_refused_by_its_layer():
-    with pytest.raises(NetworkError, match=r"^layer b of network case: .*the second time"):
+    with pytest.raises(NetworkError, match=r"^layer b of network case: draws random numbers"):
         cut_for(wrapped(Dropout()), Node("b", 0))
-    with pytest.raises(NetworkError, match=r"^layer b of network case: .*the second time"):
+    with pytest.raises(NetworkError, match=r"^layer b of network case: draws random numbers"):
         check_alone(wrapped(Dropout()), ["a", "b", "fc"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"), [(RareNoise, "draws random numbers"), (Counts, "second time"), (MixesCalls, "second time")]
+)
+def test_what_changes_rarely_or_with_each_call_is_refused_too(kind, says):
+    with pytest.raises(NetworkError, match=rf"^layer b of network case: .*{says}"):
+        cut_for(wrapped(kind()), Node("b", 0))
+    with pytest.raises(NetworkError, match=rf"^layer b of network case: .*{says}"):
+        check_alone(wrapped(kind()), ["a", "b"])
+
+
+def test_tracing_leaves_nothing_on_the_network():
+    network = wrapped(Keeps())
+    assert trace(network.module) is not None
+    assert not hasattr(network.module, "kept")
+    network.module.kept = torch.ones(1)
+    trace(network.module)
+    assert torch.equal(network.module.kept, torch.ones(1))
+
+
+def test_a_network_without_gradients_has_dead_nodes():
+    class NoGradient(Net):
+        def between(self, x):
+            with torch.no_grad():
+                return x.relu()
+
+    cut = cut_for(wrapped(NoGradient()), Node("fc", 0))
+    found = dead_nodes(cut, [Node("fc", 0)], torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)))
+    assert found == {Node("fc", 0): "dead: its score has no gradient at any of 4 images"}
+
+
+def test_evaluation_mode_holds_whatever_a_modules_own_eval_does():
+    class Stays(Net):
+        def eval(self):
+            return self
+
+    assert not any(part.training for part in wrapped(Stays()).module.modules())
+
+
+class WithTuple(Net):
+    """Its state holds more than tensors, as that of layers with packed, quantised weights does."""
+
+    def get_extra_state(self):
+        return (1, None)
+
+    def set_extra_state(self, state):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "make",
+    [lambda: torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3))), WithTuple],
+)
+def test_modules_that_cannot_be_observed_are_refused_in_one_line(make):
+    module = make()
+    with pytest.raises(NetworkError, match=r"^network case: .*; give (the|a) module"):
+        wrapped(module)
 
 
 def test_random_numbers_above_the_layers_that_are_asked_for_do_not_matter():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
-from raygen.networks.graph.plain import first_real
+from raygen.networks.graph.plain import first_real, forward_of
 from raygen.networks.graph.receptive import Field, receptive_fields
 from raygen.networks.graph.tracing import Traced, is_relu, trace
 from raygen.networks.network import Network
@@ -54,7 +54,10 @@ def examine(network: Network) -> Anatomy | None:
     traced = trace(network.module)
     if traced is None:
         return None
-    shapes = graph_shapes(traced.module, network.input_shape)
+    try:
+        shapes = graph_shapes(traced.module, network.input_shape)
+    except Exception:  # a graph that is another function than the user's forward
+        return None
     return Anatomy(traced, shapes, receptive_fields(traced, shapes))
 
 
@@ -80,7 +83,8 @@ def run_on_shapes(module: nn.Module, input_shape: Shape, run: Callable[[nn.Modul
             with mode:
                 return run(hollow, mode.from_tensor(x))
         except Exception:  # the forward may be the user's code
-            return run(module, x)
+            with forward_of(type(module).__name__):
+                return run(module, x)
 
 
 def _value_shapes(graph: nn.Module, x: Tensor) -> dict[str, Shape]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.nn.utils.weight_norm import WeightNorm
+
+from raygen.errors import NetworkError, RaygenError
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -40,6 +44,18 @@ def has_hooks(module: nn.Module) -> bool:
 def first_real(module: nn.Module) -> Tensor:
     """Return the first parameter of ``module`` that holds real numbers: of its device and precision; else a zero."""
     return next((found for found in module.parameters() if found.is_floating_point()), torch.zeros(()))
+
+
+@contextmanager
+def forward_of(where: str) -> Iterator[None]:
+    """Let errors of the user's code be one line that says what it said."""
+    try:
+        yield
+    except RaygenError:
+        raise
+    except Exception as error:
+        what = f"its forward fails ({type(error).__name__}: {error})"
+        raise NetworkError(what, where=where, right="give a network that takes an image in evaluation mode") from None
 
 
 def copy_module(module: Module) -> Module:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,9 +88,11 @@ def trace(module: nn.Module) -> Traced | None:
         return None
     tracer = _Tracer()
     try:
-        traced = fx.GraphModule(module, tracer.trace(module))
+        with _unchanged(module):
+            traced = fx.GraphModule(module, tracer.trace(module, _defaults(module)))
     except Exception:  # the forward is the user's code, called with proxies: it may raise anything
         return None
+    _keep_input(traced)
     _follow_in_place(traced)
     return Traced(traced, tracer.ends)
 
@@ -124,6 +128,35 @@ def is_relu(root: nn.Module, node: fx.Node) -> bool:
     if node.op == "call_method":
         return node.target in ("relu", "relu_")
     return is_plain(module_of(root, node), nn.ReLU, nn.ReLU6) or node.target in _RELU_FUNCTIONS
+
+
+def _defaults(module: nn.Module) -> dict[str, Any]:
+    """Return what a forward takes besides the image, such as ``mask=None``, as a call with the image alone has it."""
+    rest = list(inspect.signature(module.forward).parameters.values())[1:]
+    return {part.name: part.default for part in rest if part.default is not part.empty}
+
+
+@contextmanager
+def _unchanged(module: nn.Module) -> Iterator[None]:
+    """Take back what a forward that is traced leaves on its modules, such as the proxy of a feature."""
+    before = [(part, dict(vars(part)), dict(part._buffers)) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, attributes, buffers in before:
+            vars(part).clear()
+            vars(part).update(attributes)
+            part._buffers.clear()
+            part._buffers.update(buffers)
+
+
+def _keep_input(traced: fx.GraphModule) -> None:
+    """Let a step that changes the image in place change a copy of it: the image is the chain's."""
+    (image, *_) = (node for node in traced.graph.nodes if node.op == "placeholder")
+    if any(_is_in_place(traced, node) and node.args and node.args[0] is image for node in traced.graph.nodes):
+        with traced.graph.inserting_after(image):
+            own = traced.graph.call_method("clone", (image,))
+        image.replace_all_uses_with(own, delete_user_cb=lambda user: user is not own)
 
 
 def _follow_in_place(traced: fx.GraphModule) -> None:
