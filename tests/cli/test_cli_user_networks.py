@@ -44,7 +44,7 @@ def sample(call, kind, *more):
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        ("chance", "layer fc of network users_unusual:Net: responds to the same image otherwise the second time"),
+        ("chance", "layer fc of network users_unusual:Net: draws random numbers in evaluation mode"),
         ("statistics", "layer fc of network users_unusual:Net: its response to an image depends on the other images"),
         ("mean", "layer fc of network users_unusual:Net: its response to an image depends on the other images"),
         ("fails", "RuntimeError: no such luck"),
