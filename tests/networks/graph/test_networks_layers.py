@@ -81,7 +81,7 @@ def test_no_hook_stays_on_a_module_even_where_the_forward_fails():
     list_layers(network)
     assert hooks(network.module) == 0
     broken = wrap_network(nn.Sequential(nn.Conv2d(1, 1, 3), nn.Linear(7, 2)), name="broken", input_shape=(1, 8, 8))
-    with pytest.raises(NetworkError, match="its forward fails .RuntimeError"):
+    with pytest.raises(NetworkError, match=r"its forward fails .RuntimeError"):
         list_layers(broken)
     assert hooks(broken.module) == 0
 
