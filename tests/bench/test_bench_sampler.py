@@ -5,8 +5,7 @@ import torch
 
 from raygen.bench import SamplerBenchSettings, bench_sampler
 from raygen.bench.loops import STEPS, Loops, gradient
-from raygen.bench.memory import line, memory
-from raygen.bench.sampler import flops_of_gradient, share_of_peak
+from raygen.bench.sampler import flops_of_gradient, line, memory, share_of_peak
 from raygen.errors import SettingsError
 from raygen.networks import NetworkSettings
 

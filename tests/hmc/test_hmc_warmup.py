@@ -10,7 +10,7 @@ from hmc_targets import Target, linear, quadratic, ridges, streams
 from torch import Tensor
 
 from raygen.hmc import HmcSettings, Kernel, WarmUp, begin, draw, warm_up
-from raygen.hmc.stepsize import DualAveraging
+from raygen.hmc.warmup import DualAveraging
 
 
 @dataclass(frozen=True)

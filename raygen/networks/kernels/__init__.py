@@ -6,9 +6,8 @@ import copy
 
 from torch import nn
 
-from raygen.networks.kernels.late_relu import with_late_relus
 from raygen.networks.kernels.polyphase import with_polyphase_gradients
-from raygen.networks.kernels.pooling import pool_in_pairs
+from raygen.networks.kernels.pooling import pool_in_pairs, with_late_relus
 
 
 def speed_up(module: nn.Module, *, frozen: bool = False) -> nn.Module:

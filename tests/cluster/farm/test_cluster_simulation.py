@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from raygen.bench.farm_simulation import Conditions, Course, simulate
+from raygen.bench.farm import Conditions, Course, simulate
 
 
 def check(course: Course, conditions: Conditions) -> None:

@@ -3,7 +3,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from raygen.networks.kernels.late_relu import with_late_relus
+from raygen.networks.kernels.pooling import with_late_relus
 
 
 class Fire(nn.Module):
