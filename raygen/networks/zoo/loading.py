@@ -60,7 +60,7 @@ def load_network(settings: NetworkSettings, *, seed: int = 0, code: str | None =
         settings = settings.model_copy(update={"network": description.network, "arguments": description.arguments})
     asked = (settings.network, settings.arguments) != (given.network, given.arguments)
     most = check_asked(settings, given) if asked else None
-    module = _widened(build_network(settings.network, settings.arguments, seed, code=code, most=most))
+    module = _widened(_unwrapped(build_network(settings.network, settings.arguments, seed, code=code, most=most)))
     if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
         _fix_sizes(module, settings, description, seed)
     _load_weights(module, settings)
@@ -85,6 +85,16 @@ def _check_same(settings: NetworkSettings, description: _Description) -> None:
         if field in settings.model_fields_set and given != stored:
             what = f"is a checkpoint with {field} {stored}, asked for was {given}"
             raise NetworkError(what, where=where, right=f"leave {field} out, or give other weights")
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """Return the network inside of what a factory made parallel, compiled or averaged."""
+    kinds = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
+    while isinstance(module, kinds) or type(module).__name__ == "OptimizedModule":
+        inner = module._orig_mod if type(module).__name__ == "OptimizedModule" else module.module
+        assert isinstance(inner, nn.Module)
+        module = inner
+    return module
 
 
 def _widened(module: nn.Module) -> nn.Module:

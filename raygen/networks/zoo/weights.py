@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from raygen.storage import Location, check_sealed, seal_tensors
 
 KEY = "raygen"  # of the safetensors header's metadata that makes a file a raygen checkpoint
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
-_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
-_RIGHT = "give a whole .safetensors file, or a .pt or .pth file with a state_dict"
+_AVERAGED = "n_averaged"  # the counter of torch's AveragedModel
+_MOST_PREFIXES = 100
+_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".safetensors")
+_RIGHT = "give a whole .safetensors file, or a .pt, .pth or .ckpt file with a state_dict"
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a state_dict from ``path`` on the CPU; wrappers and the prefixes of parallel modules are taken off.
+    """Read a state_dict from ``path`` on the CPU, out of what a training program wrapped around it.
 
     Nothing but tensors is loaded: a file that holds code is refused and its code does not run.
 
@@ -35,7 +37,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "there is no such file"
         raise WeightsError(what, where=where, right=_RIGHT)
-    if path.suffix not in (".pt", ".pth", ".safetensors"):
+    if path.suffix not in _SUFFIXES:
         raise WeightsError(f"unknown kind of file {path.suffix!r}", where=where, right=_RIGHT)
     try:
         values = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
@@ -47,13 +49,53 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
     """Copy ``tensors`` into ``module``.
 
+    Names are taken as they are. Where they do not fit, they are tried without what training programs put before them
+    (``module.``, ``model._orig_mod.``), whatever else these have saved beside the network; and as older versions of
+    DenseNet wrote them. Of tensors that the module shares under several names one is enough.
+
     Raises:
-        WeightsError: if names are missing or unexpected, or shapes differ; then nothing is copied.
+        WeightsError: if names are missing or unexpected, shapes differ, or a value cannot be taken as it is; then
+            nothing is copied.
     """
     own = module.state_dict()
-    tensors = _without_prefix(own, tensors)
+    fitting = [(named, faults) for named in _namings(own, tensors) for faults in (_misfits(own, named),)]
+    fits = [named for named, faults in fitting if not faults]
+    if not fits:
+        right = "give the weights of this network, or the network and arguments of these weights"
+        faults = min((faults for _, faults in fitting), key=lambda faults: sum(len(names) for _, names in faults))
+        listed = "; ".join(f"{len(names)} {label}: {_first(names)}" for label, names in faults)
+        raise WeightsError(f"does not fit the network; {listed}", where=where, right=right)
+    if len(fits) > 1 and not all(_same(fits[0], other, own) for other in fits[1:]):
+        what = f"holds {len(fits)} networks that fit"
+        raise WeightsError(what, where=where, right="save the state_dict of one of them alone")
+    values = {name: _as_own(name, value, own[name], where) for name, value in fits[0].items() if name in own}
+    module.load_state_dict(values, strict=False)
+
+
+def _namings(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Yield the tensors by names that the module may have for them, first as they are."""
+    yield dict(tensors)
+    # torchvision's own DenseNet files name their layers as an older version did: norm.1 for norm1.
+    old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+    if any(old.search(name) for name in tensors):
+        tensors = {old.sub(r"\1\2", name): value for name, value in tensors.items()}
+        yield dict(tensors)
+    # A name that ends with one of the module's own shows what stands before it; of several, since one may be shared.
+    anchors = sorted(own, key=len)[:3]
+    before = {name.removesuffix(part) for name in tensors for part in anchors if name.endswith("." + part)}
+    for prefix in sorted(before, key=len)[:_MOST_PREFIXES]:
+        yield {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _misfits(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[tuple[str, list[str]]]:
+    """Return what does not fit, by kind; nothing where all does."""
+    shared = {_memory(own[name]) for name in tensors if name in own}
     # Files from before batch norm counted its batches lack the counter; evaluation does not use it.
-    missing = [name for name in own if name not in tensors and not name.endswith("num_batches_tracked")]
+    missing = [
+        name
+        for name, value in own.items()
+        if name not in tensors and not name.endswith("num_batches_tracked") and _memory(value) not in shared
+    ]
     unexpected = [name for name in tensors if name not in own]
     shapes = [
         f"{name} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}"
@@ -61,11 +103,33 @@ def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str)
         if name in tensors and tensors[name].shape != own[name].shape
     ]
     parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-    faults = [f"{len(names)} {label}: {_first(names)}" for label, names in parts if names]
-    if faults:
-        right = "give the weights of this network, or the network and arguments of these weights"
-        raise WeightsError("does not fit the network; " + "; ".join(faults), where=where, right=right)
-    module.load_state_dict(dict(tensors), strict=False)
+    return [(label, names) for label, names in parts if names]
+
+
+def _memory(tensor: Tensor) -> tuple[object, ...]:
+    return (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (id(tensor),)
+
+
+def _same(first: Mapping[str, Tensor], second: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in own if name in first and name in second)
+
+
+def _as_own(name: str, value: Tensor, own: Tensor, where: str) -> Tensor:
+    """Return ``value`` as the module's tensor takes it; refuse what would lose more than digits."""
+    if value.is_meta or value.is_nested or value.is_quantized:
+        kind = "no values (meta)" if value.is_meta else "quantised values" if value.is_quantized else "a nested tensor"
+        raise WeightsError(f"{name} holds {kind}", where=where, right="give plain floating tensors")
+    dense = value if value.layout == torch.strided else value.to_dense()
+    if not torch.can_cast(value.dtype, own.dtype) or (own.is_floating_point() and not value.is_floating_point()):
+        whole = own.dtype == torch.int64 and bool((dense.to(own.dtype) == dense).all())
+        if not whole:
+            raise WeightsError(f"{name} holds {_kind(value)} instead of {_kind(own)}", where=where,
+                               right="give the weights before they were converted")  # fmt: skip
+    return dense
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def read_description(path: str | Path) -> dict[str, Any] | None:
@@ -130,7 +194,7 @@ def encode_checkpoint(module: nn.Module, description: Mapping[str, Any]) -> byte
 
 
 def state_dict_of(values: Any, where: str) -> dict[str, Tensor]:
-    """Take wrappers and prefixes off what a weight file held.
+    """Take off what a training program wrapped around the state_dict that a weight file held.
 
     Raises:
         WeightsError: naming ``where``, if it is no mapping of names to tensors.
@@ -144,12 +208,7 @@ def state_dict_of(values: Any, where: str) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(value, Tensor):
             what = f"entry {str(name)!r} is a {type(value).__name__}, not a tensor"
             raise WeightsError(what, where=where, right=_RIGHT)
-    tensors: dict[str, Tensor] = dict(values)
-    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), ""):
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    # torchvision's own DenseNet files name their layers as an older version did: norm.1 for norm1.
-    old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
-    return {old.sub(r"\1\2", name): value for name, value in tensors.items()}
+    return {name: value for name, value in values.items() if name != _AVERAGED}
 
 
 def _wrapped(values: Mapping[Any, Any]) -> Mapping[Any, Any] | None:
@@ -163,15 +222,6 @@ def _wrapped(values: Mapping[Any, Any]) -> Mapping[Any, Any] | None:
 
 def _holds_tensors(values: Mapping[Any, Any]) -> bool:
     return bool(values) and all(isinstance(value, Tensor) for value in values.values())
-
-
-def _without_prefix(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Take off the name that a training program gave the whole network (``model.``), where no name fits with it."""
-    prefixes = {name.split(".")[0] + "." for name in tensors}
-    if len(prefixes) != 1 or any(name in own for name in tensors):
-        return tensors
-    shorter = {name.removeprefix(next(iter(prefixes))): value for name, value in tensors.items()}
-    return shorter if any(name in own for name in shorter) else tensors
 
 
 def _load_safetensors(path: Path) -> Any:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from raygen.errors import NetworkError
-from raygen.networks import NetworkSettings, Node, cut_for, load_network, score_nodes
+from raygen.networks import NetworkSettings, Node, cut_for, list_layers, load_network, score_nodes
 
 FACTORIES = """
 import torch
@@ -26,6 +26,18 @@ def lazy():
     return nn.Sequential(
         nn.LazyConv2d(8, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(4)
     )
+
+def parallel():
+    return nn.DataParallel(plain())
+
+def compiled():
+    return torch.compile(plain())
+
+def averaged():
+    return torch.optim.swa_utils.AveragedModel(plain())
+
+def both():
+    return torch.compile(nn.DataParallel(plain()))
 
 class Complex(nn.Module):
     def __init__(self):
@@ -95,3 +107,12 @@ def test_complex_parameters_are_kept(load):
     network = load("Complex", channels=3)
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(scores(network, "rest.4", x), network.module.rest(x)[:, 1])
+
+
+@pytest.mark.parametrize("factory", ["parallel", "compiled", "averaged", "both"])
+def test_what_a_factory_wraps_around_its_network_is_taken_off(load, tmp_path, factory):
+    network, plain = load(factory), load("plain")
+    assert network.weights_hash == plain.weights_hash
+    torch.save(network.module.state_dict(), tmp_path / "w.pt")
+    assert load(factory, weights=str(tmp_path / "w.pt")).weights_hash == plain.weights_hash
+    assert [layer.name for layer in list_layers(network)] == [layer.name for layer in list_layers(plain)]
