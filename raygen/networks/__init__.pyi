@@ -7,6 +7,9 @@ from .graph.cut import Cut as Cut
 from .graph.cut import cut_network as cut_network
 from .graph.layers import Layer as Layer
 from .graph.layers import list_layers as list_layers
+from .graph.plain import copy_module as copy_module
+from .graph.plain import first_real as first_real
+from .graph.plain import forward_of as forward_of
 from .kernels import speed_up as speed_up
 from .network import Network as Network
 from .network import hash_weights as hash_weights

@@ -28,6 +28,8 @@ class Network:
         mean, std: one number a channel: network input = (pixel - mean) / std, pixels being 0 to 1.
         class_names: in the order of the outputs; empty where unknown.
         weights_hash: SHA-256 (hex) of the weights, see :func:`hash_weights`.
+        fixed: names of the parameters that whoever made the module takes no gradients to, such as constants of a
+            normalisation: training leaves them alone.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Network:
     std: tuple[float, ...]
     class_names: tuple[str, ...]
     weights_hash: str
+    fixed: tuple[str, ...] = ()
 
     def __reduce__(self) -> tuple[object, ...]:
         # Where it is read, as in an actor, a user's classes must be found before the module that is made of them.
@@ -87,6 +90,7 @@ def wrap_network(
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         what, right = "is a TorchScript module, whose layers cannot be observed", "give the module that it was made of"
         raise NetworkError(what, where=f"network {name}", right=right)
+    fixed = tuple(key for key, weights in module.named_parameters() if not weights.requires_grad)
     try:
         private = freeze(copy_module(module))
         weights_hash = hash_weights(private.state_dict())
@@ -94,7 +98,7 @@ def wrap_network(
         what = f"cannot be copied and read ({type(error).__name__}: {error})"
         raise NetworkError(what, where=f"network {name}", right="give a module with floating weights") from None
     shape = (int(channels), int(height), int(width))
-    return Network(name, private, shape, mean, std, tuple(class_names), weights_hash)
+    return Network(name, private, shape, mean, std, tuple(class_names), weights_hash, fixed)
 
 
 def freeze(module: nn.Module) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,15 @@ from raygen.networks import NetworkSettings, load_network
 from raygen.runs import FarmReport
 from raygen.stages.sampling import Sampled, about, read_request, sample_request, while_held
 from raygen.store import Run
-from raygen.training import EpochReport, TrainingFolder, TrainingSettings, TrainingTask, check_images, run_task
+from raygen.training import (
+    EpochReport,
+    TrainingFolder,
+    TrainingSettings,
+    TrainingTask,
+    check_images,
+    check_trains,
+    run_task,
+)
 
 Part = TypeVar("Part", NetworkSettings, DataSettings)
 
@@ -33,7 +41,9 @@ def pretrain(config: PretrainConfig, on_epoch: Callable[[EpochReport], None]) ->
     network = _absolute(NetworkSettings.part_of(config), "weights", "class_names")
     data = _absolute(DataSettings.part_of(config), "data_root")
     settings = TrainingSettings.part_of(config)
-    request = _training_request(network, data, settings, config.seed)
+    most = max(config.workers or 2, config.max_workers or 0)
+    workers = [1] if config.local else range(config.workers or 1, most + 1)
+    request = _training_request(network, data, settings, config.seed, workers)
     facts = {**about(), **({"recipe": config.recipe} if config.recipe else {})}
     with TrainingFolder.lock(config.out) as lock:
         folder = TrainingFolder.claim(config.out, request, about=facts)
@@ -88,7 +98,7 @@ def _train(task: TrainingTask, config: PretrainConfig, on_epoch: Callable[[Epoch
 
 
 def _training_request(
-    network: NetworkSettings, data: DataSettings, settings: TrainingSettings, seed: int
+    network: NetworkSettings, data: DataSettings, settings: TrainingSettings, seed: int, workers: Iterable[int]
 ) -> dict[str, Any]:
     """Return what decides the outcome; what is wrong with it is found here, not by every worker."""
     start = load_network(network.model_copy(update={"weights": network.weights or "random"}), seed=seed)
@@ -96,6 +106,7 @@ def _training_request(
     listed = data.model_copy(update={"stream": True}) if data.data in PICTURE_SETS else data
     train_set, test_set = open_data(listed, start.input_shape)
     check_images(start, train_set, test_set)
+    check_trains(start, settings, len(train_set.class_names), len(train_set), workers)
     return {
         "network": start.name,
         "arguments": network.arguments,

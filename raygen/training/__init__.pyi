@@ -1,4 +1,5 @@
 from .check import check_images as check_images
+from .check import check_trains as check_trains
 from .curves import CURVES as CURVES
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Sequence
 
 import torch
+from torch import nn
 
 from raygen.data import ImageSource
-from raygen.errors import DataError
-from raygen.networks import Network
+from raygen.errors import DataError, NetworkError
+from raygen.networks import Network, copy_module, first_real
+from raygen.training.scoring import make_ready, make_scorer
+from raygen.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +35,7 @@ def check_images(network: Network, train_set: ImageSource, test_set: ImageSource
     for images, kind in ((train_set, "training"), (test_set, "test")):
         _check_labels(images, kind, classes)
     with torch.no_grad():
-        scores = network.module(torch.zeros(1, *network.input_shape))
+        scores = network.module(first_real(network.module).new_zeros(1, *network.input_shape))
     if scores.shape != (1, classes):
         what = f"the network gives {_sizes(scores)} scores, the images have {classes} classes"
         raise DataError(what, where=f"data {train_set.name}", right=f"choose a network with {classes} classes")
@@ -40,6 +44,109 @@ def check_images(network: Network, train_set: ImageSource, test_set: ImageSource
     if empty:
         names = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
         log.warning("data %s: %d of %d classes have no training image: %s", train_set.name, len(empty), classes, names)
+
+
+def check_trains(
+    network: Network, settings: TrainingSettings, classes: int, images: int, workers: Iterable[int]
+) -> None:
+    """Try a step in training mode, which may need what evaluation does not, on a copy of the network.
+
+    Args:
+        network: on the CPU.
+        settings: the recipe.
+        classes: of the images.
+        images: number of training images.
+        workers: how many there may be.
+
+    Raises:
+        NetworkError: if no parameter is to be trained, or its forward or backward fails, on one image where batches or
+            their parts may have one.
+        DataError: if it gives another number of scores.
+    """
+    sizes = {size for count in workers for size in _forward_sizes(settings, images, count)}
+    for size in sorted({min(2, max(sizes)), 1 if 1 in sizes else 2}, reverse=True):
+        what = "one image" if size == 1 else f"{size} images"
+        try:
+            _try_step(network, settings, classes, size)
+        except NetworkError as error:
+            alone = f", as the last batch of {images} may hold" if size == 1 and images > 1 else ""
+            right = "give a batch-size that leaves no single image over, or a limit" if alone else error.right
+            raise NetworkError(f"cannot be trained on {what}{alone}; {error.what}",
+                               where=f"network {network.name}", right=right) from None  # fmt: skip
+
+
+def trainable(network: Network, class_names: Sequence[str], *, named: bool) -> nn.Module:
+    """Return a copy of the network to be trained on images of these classes.
+
+    Args:
+        network: whose ``fixed`` parameters stay as they are.
+        class_names: of the images, in the order of their labels.
+        named: whether the weights stand for the network's own class names: where these are the same in another order,
+            the scores are put in the images' order.
+
+    Raises:
+        NetworkError: if no parameter is to be trained.
+    """
+    module = copy_module(network.module)
+    for name, weights in module.named_parameters():
+        weights.requires_grad_(weights.is_floating_point() and name not in network.fixed)
+    if not any(weights.requires_grad for weights in module.parameters()):
+        raise NetworkError("has no parameter to train, all are fixed", where=f"network {network.name}",
+                           right="leave requires_grad on in its factory")  # fmt: skip
+    own = network.class_names
+    if named and own != tuple(class_names) and sorted(own) == sorted(class_names):
+        _put_in_order(module, network, [own.index(name) for name in class_names])
+    return module
+
+
+def _put_in_order(module: nn.Module, network: Network, order: Sequence[int]) -> None:
+    """Put the scores in another order, by the rows of the last layer; warn where it is not that layer that decides."""
+    x = torch.rand(1, *network.input_shape, generator=torch.Generator().manual_seed(0)).to(first_real(module))
+    last = [
+        layer for layer in module.modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.shape[0] == len(order)
+    ][-1:]  # fmt: skip
+    with torch.no_grad():
+        before = network.module(x)
+        for layer in last:
+            for values in (layer.weight, layer.bias):
+                if values is not None:
+                    values.copy_(values[list(order)])
+        if last and torch.allclose(module(x), before[:, list(order)], rtol=1e-4, atol=1e-5):
+            return
+        for layer in last:
+            for values in (layer.weight, layer.bias):
+                if values is not None:
+                    values[list(order)] = values.clone()
+    names = network.class_names
+    log.warning("network %s: its classes are in the order %s, ..., those of the images in the order %s, ...: "
+                "each starts with the scores of another", network.name, ", ".join(names[:3]),
+                ", ".join(names[index] for index in order[:3]))  # fmt: skip
+
+
+def _try_step(network: Network, settings: TrainingSettings, classes: int, size: int) -> None:
+    module = trainable(network, (), named=False)
+    make_ready(module, torch.device("cpu"))
+    scorer = make_scorer(network.mean, network.std, classes, settings.precision, module)
+    shape = (size, *network.input_shape)
+    images = torch.randint(256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    with torch.random.fork_rng(devices=[]):
+        scores = scorer.scores(module.train(), images)
+        try:
+            scores.float().sum().backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            what = f"its backward fails ({type(error).__name__}: {error})"
+            raise NetworkError(what, where="", right="change in place only what autograd does not need") from None
+
+
+def _forward_sizes(settings: TrainingSettings, images: int, workers: int) -> set[int]:
+    """Return the numbers of images that a worker may compute at once."""
+    batches = {min(settings.batch_size, images), images % settings.batch_size}
+    shares = {size for batch in batches for size in (batch // workers, -(-batch // workers)) if size}
+    part = settings.micro_batch
+    if part is None:
+        return shares
+    return {size for share in shares for size in (min(share, part), share % part) if size}
 
 
 def _check_labels(images: ImageSource, kind: str, classes: int) -> None:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from raygen.errors import DataError
-from raygen.networks import speed_up
+from raygen.networks import first_real, forward_of, speed_up
 from raygen.training.settings import Precision
+
+_RIGHT = "give a network that takes batches of images in training mode, and smaller ones if memory is short"
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,16 @@ class Scorer:
 
         Raises:
             DataError: the network gives another number of scores.
+            NetworkError: its forward fails.
         """
         if not len(images):  # some layers refuse an empty batch
             return self.mean.new_zeros(0, self.classes)
         inputs = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            scores: Tensor = module(inputs)
+        with (
+            forward_of("the network", _RIGHT),
+            torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
+        ):
+            scores = _main(module(inputs))
         if scores.shape != (len(images), self.classes):
             what = f"the network gives scores {tuple(scores.shape)} for {len(images)} images of {self.classes} classes"
             raise DataError(what, where="data", right=f"choose a network with {self.classes} classes")
@@ -50,11 +56,22 @@ class Scorer:
         return replace(self, precision="float32")
 
 
+def _main(output: object) -> Tensor:
+    """Return the scores alone of what a network puts out, in training mode perhaps with auxiliary ones behind them."""
+    if isinstance(output, dict):
+        output = tuple(output.values())
+    if isinstance(output, tuple | list) and output:
+        output = output[0]
+    if not isinstance(output, Tensor):
+        raise TypeError(f"it puts out a {type(output).__name__}")
+    return output
+
+
 def make_scorer(
     mean: Sequence[float], std: Sequence[float], classes: int, precision: Precision, module: nn.Module
 ) -> Scorer:
     """Make a :class:`Scorer` for ``module`` of the mean and the divisor of each channel, pixels being 0 to 1."""
-    weight = next(module.parameters())
+    weight = first_real(module)
     centre, scale = (255 * weight.new_tensor(values)[:, None, None] for values in (mean, std))
     return Scorer(centre, scale, classes, precision)
 

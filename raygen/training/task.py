@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import torch.distributed as dist
 from raygen.data import DataSettings, ImageSource, open_data
 from raygen.networks import NetworkSettings, load_network
 from raygen.process import keep_freed_memory
+from raygen.training.check import trainable
 from raygen.training.folder import TrainingFolder
 from raygen.training.loop import train
 from raygen.training.reports import EpochReport, TrainingResult
@@ -76,7 +76,7 @@ def run_task(task: TrainingTask, on_epoch: Callable[[EpochReport], None], opener
     start = task.network.model_copy(update={"weights": task.network.weights or "random"})
     network = load_network(start, seed=task.seed, code=task.code)
     train_set, test_set = opener(task.data, network.input_shape)
-    module = copy.deepcopy(network.module).requires_grad_(True)
+    module = trainable(network, train_set.class_names, named=task.network.weights not in (None, "random"))
 
     def keep(report: EpochReport, make_state: Callable[[], State]) -> None:
         if first:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raygen.data import ImageSource
-from raygen.errors import DataError
-from raygen.networks import Network, NetworkSettings, load_network
-from raygen.training import check_images
+from raygen.errors import DataError, NetworkError
+from raygen.networks import Network, NetworkSettings, hash_weights, load_network, wrap_network
+from raygen.training import TrainingSettings, check_images, check_trains
+from raygen.training.check import _forward_sizes, trainable
 
 
 @dataclass(frozen=True)
@@ -72,3 +73,97 @@ def test_a_class_without_images_is_warned_of(lenet: Network, caplog: pytest.LogC
     assert [record.getMessage() for record in caplog.records] == [
         "data thing: 2 of 10 classes have no training image: 7, 9"
     ]
+
+
+class Small(nn.Module):
+    def __init__(self, kind="plain"):
+        super().__init__()
+        self.kind = kind
+        self.mean = nn.Parameter(torch.tensor([[[0.13]]]), requires_grad=False)
+        self.c, self.n, self.fc = nn.Conv2d(1, 8, 5), nn.BatchNorm1d(8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.c(x - self.mean).mean((2, 3))
+        if self.kind == "norm":
+            x = self.n(x)
+        if self.kind == "in place":
+            x = x.exp()
+            x += 1
+        if self.kind == "after" and not self.training:
+            return self.fc(x)[:, [0, 1, 2]] * torch.tensor([1.0, 2.0, 3.0])
+        scores = self.fc(x)
+        return (scores, scores + 1) if self.kind == "auxiliary" and self.training else scores
+
+
+def small(kind="plain", names=("a", "b", "c")):
+    torch.manual_seed(0)
+    return wrap_network(Small(kind), name="small", input_shape=(1, 9, 9), class_names=names)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "micro", "workers", "sizes"),
+    [
+        (65, 64, None, 1, {64, 1}),
+        (64, 64, None, 1, {64}),
+        (10, 64, None, 1, {10}),
+        (65, 64, None, 2, {32, 1}),
+        (67, 64, None, 2, {32, 1, 2}),
+        (64, 64, 10, 1, {10, 4}),
+        (64, 64, 9, 2, {9, 5}),
+        (3, 2, None, 1, {2, 1}),
+    ],
+)
+def test_the_numbers_of_images_that_a_worker_computes_at_once_are_known(images, batch, micro, workers, sizes):
+    assert _forward_sizes(TrainingSettings(batch_size=batch, micro_batch=micro), images, workers) == sizes
+
+
+def test_a_last_batch_of_one_image_is_refused_before_training_only_where_it_cannot_be_normalised():
+    settings = TrainingSettings(batch_size=64)
+    check_trains(small("norm"), settings, 3, 64, [1])
+    check_trains(small("plain"), settings, 3, 65, [1])
+    with pytest.raises(NetworkError, match=r"^network small: .* one image, as the last batch of 65 may"):
+        check_trains(small("norm"), settings, 3, 65, [1])
+    check_trains(small("norm"), settings, 3, 66, [1])
+    with pytest.raises(NetworkError, match=r"^network small: cannot be trained on one image"):
+        check_trains(small("norm"), settings, 3, 66, [1, 2])
+
+
+def test_auxiliary_scores_of_the_training_mode_are_left_out():
+    check_trains(small("auxiliary"), TrainingSettings(), 3, 64, [1])
+
+
+def test_a_backward_pass_that_fails_is_one_line_before_training():
+    with pytest.raises(NetworkError, match=r"^network small: cannot be trained on 2 images; its backward fails"):
+        check_trains(small("in place"), TrainingSettings(), 3, 64, [1])
+
+
+def test_a_trial_step_leaves_the_network_and_the_random_numbers_alone():
+    network, state = small("norm"), torch.get_rng_state()
+    check_trains(network, TrainingSettings(), 3, 64, [1])
+    assert hash_weights(network.module.state_dict()) == network.weights_hash
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_parameters_that_the_factory_fixed_take_no_gradient():
+    module = trainable(small(), ("a", "b", "c"), named=True)
+    assert [name for name, weights in module.named_parameters() if not weights.requires_grad] == ["mean"]
+    assert wrap_network(Small().requires_grad_(False), name="x", input_shape=(1, 9, 9)).fixed[-1] == "fc.bias"
+    with pytest.raises(NetworkError, match="has no parameter to train"):
+        trainable(wrap_network(Small().requires_grad_(False), name="x", input_shape=(1, 9, 9)), (), named=False)
+
+
+def test_scores_of_named_weights_are_put_in_the_order_of_the_images_classes():
+    network = small()
+    x = torch.randn(4, 1, 9, 9, generator=torch.Generator().manual_seed(1))
+    before = network.module(x)
+    found = trainable(network, ("c", "a", "b"), named=True).eval()(x)
+    torch.testing.assert_close(found, before[:, [2, 0, 1]])
+    assert torch.equal(trainable(network, ("c", "a", "b"), named=False).eval()(x), before)  # weights of chance
+    assert torch.equal(trainable(network, ("x", "y", "z"), named=True).eval()(x), before)  # other classes
+
+
+def test_where_the_order_cannot_be_changed_a_warning_shows_both_and_nothing_is_changed(caplog):
+    network = small("after")
+    x = torch.randn(4, 1, 9, 9, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(trainable(network, ("c", "a", "b"), named=True).eval()(x), network.module(x))
+    assert "in the order a, b, c, ..., those of the images in the order c, a, b, ..." in caplog.text

@@ -47,15 +47,20 @@ def first_real(module: nn.Module) -> Tensor:
 
 
 @contextmanager
-def forward_of(where: str) -> Iterator[None]:
-    """Let errors of the user's code be one line that says what it said."""
+def forward_of(where: str, right: str = "give a network that takes an image in evaluation mode") -> Iterator[None]:
+    """Let errors of the user's forward be one line that says what it said.
+
+    Args:
+        where: of which network or layer.
+        right: what would be right.
+    """
     try:
         yield
     except RaygenError:
         raise
     except Exception as error:
         what = f"its forward fails ({type(error).__name__}: {error})"
-        raise NetworkError(what, where=where, right="give a network that takes an image in evaluation mode") from None
+        raise NetworkError(what, where=where, right=right) from None
 
 
 def copy_module(module: Module) -> Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import NoReturn
@@ -13,6 +14,9 @@ from raygen.networks.zoo.weights import read_tensors
 LARGEST_INPUT = 3 * 2048**2
 """Numbers of an input that a file may ask for; larger ones the user gives."""
 
+
+_NAMED: set[str] = set()
+"""Calls of factories that the user named in this process, whose code runs here already."""
 
 _SPARE = 4096
 """Numbers that a network may make beside those of its weights, such as counters that old files lack."""
@@ -35,7 +39,8 @@ def check_asked(settings: NetworkSettings, given: NetworkSettings) -> int | None
     """
     name, arguments = settings.network, settings.arguments
     if ":" in name:
-        if "network" not in given.model_fields_set or given.network != name:
+        named = "network" in given.model_fields_set and given.network == name
+        if not named and _call(settings) not in _NAMED:
             what = f"asks for the factory {name}, which would run code that you did not name"
             raise NetworkError(what, where=_file(settings), right=f"give --network {shlex.quote(name)} if you trust it")
         return None
@@ -53,6 +58,12 @@ def check_asked(settings: NetworkSettings, given: NetworkSettings) -> int | None
     return weights.stat().st_size + _SPARE
 
 
+def note_named(given: NetworkSettings) -> None:
+    """Note the factory that the user named, with its arguments: a file may ask this process for the same call again."""
+    if "network" in given.model_fields_set and ":" in given.network:
+        _NAMED.add(_call(given))
+
+
 def check_size(settings: NetworkSettings, given: NetworkSettings, shape: tuple[int, ...]) -> None:
     """Check a (C, H, W) that is over ``LARGEST_INPUT``.
 
@@ -61,6 +72,10 @@ def check_size(settings: NetworkSettings, given: NetworkSettings, shape: tuple[i
     """
     if given.input_size is None and settings.weights not in (None, "random", "DEFAULT"):
         _refuse(settings, f"asks for an input of {'x'.join(map(str, shape))}", "input-size")
+
+
+def _call(settings: NetworkSettings) -> str:
+    return f"{settings.network} {json.dumps(settings.arguments, sort_keys=True, default=repr)}"
 
 
 def _refuse(settings: NetworkSettings, what: str, option: str) -> NoReturn:

@@ -16,7 +16,7 @@ from raygen.errors import NetworkError, SettingsError, WeightsError
 from raygen.networks.graph.plain import first_real
 from raygen.networks.network import Network, wrap_network
 from raygen.networks.settings import NetworkSettings, with_metadata
-from raygen.networks.zoo.asked import LARGEST_INPUT, check_asked, check_size
+from raygen.networks.zoo.asked import LARGEST_INPUT, check_asked, check_size, note_named
 from raygen.networks.zoo.factories import Defaults, build_network, defaults_of, download_weights
 from raygen.networks.zoo.weights import fit_weights, read_description, read_tensors, state_dict_of
 from raygen.settings import Settings
@@ -64,6 +64,7 @@ def load_network(settings: NetworkSettings, *, seed: int = 0, code: str | None =
     if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
         _fix_sizes(module, settings, description, seed)
     _load_weights(module, settings)
+    note_named(given)
     return _with_input(module, settings, description, names, given)
 
 

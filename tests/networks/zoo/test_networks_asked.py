@@ -9,9 +9,10 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from raygen.errors import NetworkError
-from raygen.networks import NetworkSettings, known_networks, lenet, load_network, wrap_network
+from raygen.networks import NetworkSettings, known_networks, lenet, load_network, save_checkpoint, wrap_network
 from raygen.networks.zoo.factories import build_network
 
 INPUT = {"input_shape": [1, 28, 28], "mean": [0.0], "std": [1.0]}
@@ -196,3 +197,22 @@ def test_a_network_of_no_users_class_is_read_without_a_search():
     before = list(sys.path)
     again = pickle.loads(pickle.dumps(network))
     assert (again.weights_hash, sys.path) == (network.weights_hash, before)
+
+
+def test_a_call_that_the_user_named_in_this_process_may_be_asked_for_again_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "named_once.py").write_text(
+        "from torch import nn\ndef net(width=2):\n    return nn.Sequential(nn.Conv2d(1, width, 3), nn.Flatten())\n"
+    )
+    for width in (2, 3):
+        module = nn.Sequential(nn.Conv2d(1, width, 3), nn.Flatten())
+        description = {"network": "named_once:net", "arguments": {"width": width}, "input_shape": [1, 3, 3],
+                       "mean": [0.0], "std": [1.0]}  # fmt: skip
+        save_checkpoint(tmp_path / f"{width}.safetensors", module, description)
+    weights = str(tmp_path / "2.safetensors")
+    with pytest.raises(NetworkError, match="which would run code that you did not name"):
+        load_network(NetworkSettings(weights=weights))
+    load_network(NetworkSettings(network="named_once:net", arguments={"width": 2}, weights=weights))
+    load_network(NetworkSettings(weights=weights))
+    with pytest.raises(NetworkError, match="which would run code that you did not name"):
+        load_network(NetworkSettings(weights=str(tmp_path / "3.safetensors")))
