@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,9 @@ _TURNS = {
 
 _SIDEWAYS = 5
 """The first orientation in which width and height are exchanged; all later ones are, too."""
+
+_BEYOND = 64
+"""How far a filter may have led numbers beyond those of pixels, 0 to 255."""
 
 _GAP = 2
 """A JPEG is decoded at a half, a quarter or an eighth of its size where that still is so many times the size wanted."""
@@ -127,16 +131,27 @@ def _draft(picture: Image.Image, box: Box, wanted: tuple[int, int]) -> None:
 
 
 def _converted(picture: Image.Image, mode: str) -> Image.Image:
-    if picture.mode.startswith("I"):
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in {"PNG", "PPM"}):
         return _from_numbers(np.asarray(picture.convert("I")) / 257, mode)
-    if picture.mode == "F":
-        return _from_numbers(np.asarray(picture), mode)
+    if picture.mode in {"I", "F"}:
+        return _from_numbers(_pixels_of(np.asarray(picture)), mode)
     if picture.has_transparency_data:
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture.convert("RGBA"))
     if picture.mode not in {"L", "LA", "1"}:
         picture = picture.convert("RGB")
     return picture.convert(mode)
+
+
+def _pixels_of(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Return numbers of 0 to 1, or of 0 to 255, on the scale of pixels; others have no range that is known."""
+    finite = numbers[np.isfinite(numbers)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    if numbers.dtype.kind == "f" and low >= 0 and high <= 1:
+        return numbers * 255
+    if low >= -_BEYOND and 1 < high <= 255 + _BEYOND:
+        return numbers
+    raise ValueError(f"its numbers are {low:g} to {high:g}, neither 0 to 1 nor 0 to 255")
 
 
 def _from_numbers(numbers: NDArray[np.floating], mode: str) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,9 @@ from raygen.data.listing import TEST_NAMES, check_classes, check_same, open_fold
 from raygen.data.order import Indices, Plan, plan_epoch, plan_once
 from raygen.data.source import Share
 from raygen.errors import DataError
-from raygen.storage import Location
+from raygen.storage import Entry, Location
+
+log = logging.getLogger(__name__)
 
 UNLABELLED = "unlabelled"
 """The folder whose pictures join the training images without a label."""
@@ -98,7 +101,10 @@ def _listed(location: Location, folder: str) -> FolderListing:
     """List the pictures below the sub-folders of a folder, each a class, sorted."""
     found = [entry for entry in location.entries(folder, recursive=True, hidden=False)
              if folder or entry.name.split("/")[0] != UNLABELLED]  # fmt: skip
-    pictures = [entry.name for entry in found if not entry.is_folder and "/" in entry.name and _is_picture(entry.name)]
+    pictures = [entry.name for entry in found if _is_picture(entry) and "/" in entry.name]
+    if others := [entry.name for entry in found if not entry.is_folder and not _is_picture(entry)]:
+        log.warning("data %s: %d files are no pictures by their kinds or endings, such as %s",
+                    location.title, len(others), others[0])  # fmt: skip
     classes = {entry.name.split("/")[0] for entry in found if entry.is_folder or "/" in entry.name}
     where = f"data_root {location.title}{f'/{folder}' if folder else ''}"
     if not pictures:
@@ -116,11 +122,12 @@ def _listed(location: Location, folder: str) -> FolderListing:
 
 def _with_unlabelled(train: FolderListing, limit: int | None) -> FolderListing:
     found = train.location.entries(UNLABELLED, recursive=True, hidden=False)
-    names = [f"{UNLABELLED}/{entry.name}" for entry in found if not entry.is_folder and _is_picture(entry.name)]
+    names = [f"{UNLABELLED}/{entry.name}" for entry in found if _is_picture(entry)]
     more = pa.array(names, pa.large_string()).take(pa.array(shuffled(len(names), limit).numpy()))
     labels = torch.cat((train.labels, torch.full((len(more),), -1)))
     return replace(train, labels=labels, paths=pa.concat_arrays([train.paths, more]))
 
 
-def _is_picture(name: str) -> bool:
-    return name.lower().endswith(IMG_EXTENSIONS)
+def _is_picture(entry: Entry) -> bool:
+    # A pipe or a device may bear any name.
+    return entry.kind == "file" and entry.name.lower().endswith(IMG_EXTENSIONS)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -27,6 +24,9 @@ from raygen.data.parquet_files import LabelledRows, ParquetRows, read_rows
 from raygen.data.source import Share
 from raygen.errors import DataError
 from raygen.storage import Location
+
+_WRONG = -2
+"""A label that no class has."""
 
 _LEAST_GROUPS = 32
 """From so many row groups a limit takes its rows, where there are as many."""
@@ -112,16 +112,18 @@ def list_parquet(
         right = "give a folder with files train-*.parquet, or a folder train of Parquet files"
         raise DataError("no Parquet files for training", where=f"data_root {location.title}", right=right)
     read = read_rows(location, "train", files["train"], image_column, label_column)
-    class_names = read.class_names or _names_in(read.labels)
-    train = _numbered(location.name, read, class_names)
+    class_names = read.names or tuple(str(value) for value in np.unique(read.labels[read.labels >= 0]).tolist())
+    numbers = read.names is None
+    train = _numbered(location.name, read, class_names, numbers=numbers)
     check_classes(f"data_root {location.title}", train.labels, class_names)
     for name in TEST_NAMES:
         if name not in files:
             continue
         read = read_rows(location, name, files[name], image_column, label_column)
-        if read.class_names is not None:
-            check_same(location.title, class_names, read.class_names)
-        test = _numbered(location.name, read, class_names)
+        if read.names is not None and read.ordered:
+            in_order = len(set(class_names)) < len(class_names)  # two that bear one name are told apart by their order
+            check_same(location.title, *(names if in_order else sorted(names) for names in (class_names, read.names)))
+        test = _numbered(location.name, read, class_names, numbers=numbers)
         # The hub's ImageNet, for one, has a test split whose labels are all -1.
         if (test.labels >= 0).any():
             return train.limited(limit), test.limited(limit)
@@ -152,24 +154,36 @@ def _files(location: Location) -> dict[str, list[str]]:
     return found
 
 
-def _names_in(labels: Any) -> tuple[str, ...]:
-    known = {value for value in labels.unique().to_pylist() if value is not None}
-    return tuple(str(value) for value in sorted(known) if isinstance(value, str) or value >= 0)
+def _numbered(name: str, read: LabelledRows, class_names: tuple[str, ...], *, numbers: bool) -> ParquetListing:
+    """Return the listing of a split, its labels as indices into the class names.
 
-
-def _numbered(name: str, read: LabelledRows, class_names: tuple[str, ...]) -> ParquetListing:
-    """Return the listing of a split, its labels as indices into the class names."""
-    if read.class_names is not None and pa.types.is_integer(read.labels.type):
-        labels = read.labels.fill_null(-1).to_numpy().astype(np.int64)
-        wrong = (labels < -1) | (labels >= len(class_names))
-        right = f"labels are 0 to {len(class_names) - 1}, or -1 for none"
-    else:
-        written = read.labels.cast(pa.string()).fill_null("-1")
-        labels = pc.index_in(written, pa.array(class_names, pa.string())).fill_null(-1).to_numpy().astype(np.int64)
-        wrong = (labels < 0) & pc.not_equal(written, "-1").to_numpy()
+    Args:
+        name: of the data set.
+        read: the split.
+        class_names: of the training pictures.
+        numbers: whether these are numbers, which stand for themselves.
+    """
+    index_of = {text: index for index, text in enumerate(class_names)}
+    # Where the names are the same, two classes may bear one name, as two cranes do.
+    as_they_are = read.names == class_names or (read.names is None and not numbers)
+    values, rows = np.unique(read.labels, return_inverse=True)
+    found = np.full(len(values), _WRONG, dtype=np.int64)
+    for at, value in enumerate(values.tolist()):
+        if value == -1 or (as_they_are and 0 <= value < len(class_names)):
+            found[at] = value
+        elif not as_they_are and value >= 0:
+            found[at] = index_of.get(_written(read, value), _WRONG)
+    labels = found[rows]
+    if (labels == _WRONG).any():
+        row = int((labels == _WRONG).argmax())
+        value = int(read.labels[row])
+        what = f"label {_written(read, value)!r} is out of range" if read.names and not read.ordered else ""
         right = f"labels are among those in training, {', '.join(class_names[:5])}..."
-    if wrong.any():
-        row = int(wrong.argmax())
-        what = f"label {read.labels[row].as_py()!r} is out of range"
+        if not what:
+            what, right = f"label {value} is out of range", f"labels are 0 to {len(class_names) - 1}, or -1 for none"
         raise DataError(what, where=read.rows.title(row), right=right)
     return ParquetListing(name, class_names, torch.from_numpy(labels), read.rows, np.arange(len(labels)))
+
+
+def _written(read: LabelledRows, value: int) -> str:
+    return read.names[value] if read.names is not None and value < len(read.names) else str(value)

@@ -19,6 +19,9 @@ from raygen.data.order import Indices
 from raygen.errors import DataError
 from raygen.storage import Location
 
+ROW_LIMIT = 2**27
+"""Rows of a file: their labels alone would fill a gigabyte."""
+
 GROUP_LIMIT = 2 * 2**30
 """Bytes of a row group; one that is larger is refused, since it must be held in memory as a whole."""
 
@@ -37,6 +40,7 @@ class ParquetRows:
         location: the folder.
         files: their paths, relative to the folder.
         column: that holds the pictures.
+        leaf: path of their bytes, ``image`` or ``image.bytes``.
         group_files: (g,) which file each row group is in.
         group_numbers: (g,) its number in the file.
         group_starts: (g + 1,) its first row, and the number of rows.
@@ -46,6 +50,7 @@ class ParquetRows:
     location: Location
     files: tuple[str, ...]
     column: str
+    leaf: str
     group_files: Indices
     group_numbers: Indices
     group_starts: Indices
@@ -81,7 +86,7 @@ class ParquetRows:
 
     def _column(self, group: int) -> Any:
         file = self.files[int(self.group_files[group])]
-        with _opened(self.location, file) as opened:
+        with _opened(self.location, file, dictionary=self.leaf) as opened:
             return opened.read_row_group(int(self.group_numbers[group]), columns=[self.column]).column(self.column)
 
 
@@ -91,13 +96,15 @@ class LabelledRows:
 
     Attributes:
         rows: that hold the pictures.
-        labels: pyarrow integers or strings, null for none.
-        class_names: of integer labels, where the schema has them.
+        labels: (n,) int64, indices into ``names``, or the numbers that are written; below 0 for none.
+        names: what the labels stand for; None where numbers are written that nothing names.
+        ordered: whether the files themselves number the classes so.
     """
 
     rows: ParquetRows
-    labels: Any
-    class_names: tuple[str, ...] | None
+    labels: Indices
+    names: tuple[str, ...] | None
+    ordered: bool
 
 
 def read_rows(
@@ -125,28 +132,97 @@ def read_rows(
     _check_columns(schema, image, label, where)
     with ThreadPoolExecutor(_READERS) as pool:
         parts = list(pool.map(lambda file: _read_file(location, file, image, label), files))
-    values = pa.chunked_array([chunk for part in parts for chunk in part[0].chunks], type=schema.field(label).type)
+    labels, names, ordered = _unified([part[0] for part in parts], [f"{location.title}/{file}" for file in files])
     counts = np.array([count for part in parts for count, _ in part[1]], dtype=np.int64)
-    if not len(values):
+    if not len(labels):
         raise DataError(f"the {kind} split is empty", where=where, right="give files with rows")
     rows = ParquetRows(
-        location=location, files=tuple(files), column=image,
+        location=location, files=tuple(files), column=image, leaf=_leaf(schema, image),
         group_files=np.repeat(np.arange(len(files)), [len(part[1]) for part in parts]),
         group_numbers=np.array([number for part in parts for number in range(len(part[1]))], dtype=np.int64),
         group_starts=np.concatenate([[0], counts.cumsum()]),
         group_bytes=np.array([size for part in parts for _, size in part[1]], dtype=np.int64),
     )  # fmt: skip
-    names = features.get(label, {}).get("names")
-    return LabelledRows(rows, values, None if names is None else tuple(map(str, names)))
+    return LabelledRows(rows, labels, names, ordered)
 
 
-def _read_file(location: Location, file: str, image: str, label: str) -> tuple[Any, list[tuple[int, int]]]:
+@dataclass(frozen=True)
+class _Labels:
+    """The labels of one file: numbers, and what its own schema, or the words themselves, call them."""
+
+    numbers: Indices
+    names: tuple[str, ...] | None
+    ordered: bool
+
+
+def _labels_of(column: Any, names: Sequence[object] | None) -> _Labels:
+    if pa.types.is_dictionary(column.type) and pa.types.is_integer(column.type.value_type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_integer(column.type):
+        numbers = column.cast(pa.int64()).fill_null(-1).to_numpy().astype(np.int64)
+        return _Labels(numbers, None if names is None else tuple(map(str, names)), ordered=names is not None)
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    chunks = encoded.unify_dictionaries().chunks
+    written = chunks[0].dictionary.to_pylist() if chunks else []
+    numbers = [chunk.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False) for chunk in chunks]
+    found = np.concatenate([np.zeros(0, np.int64), *numbers]).astype(np.int64)
+    # What is written for a picture without a label, where labels are words; and words that no row has are no classes.
+    used = sorted({written[number] for number in np.unique(found).tolist() if number >= 0} - {"-1"})
+    index_of = {name: index for index, name in enumerate(used)}
+    table = np.array([index_of.get(name, -1) for name in written], dtype=np.int64)
+    return _Labels(np.where(found < 0, -1, table[found.clip(0)] if len(table) else -1), tuple(used), ordered=False)
+
+
+def _unified(parts: Sequence[_Labels], titles: Sequence[str]) -> tuple[Indices, tuple[str, ...] | None, bool]:
+    """Return the labels of all files by the names of the first one, which others may number in another order.
+
+    Raises:
+        DataError: if files name other classes, or only some of them write words.
+    """
+    first = next((part for part in parts if part.names is not None), None)
+    if first is None or first.names is None:
+        return np.concatenate([part.numbers for part in parts]), None, False
+    names = first.names
+    if not first.ordered:
+        names = tuple(sorted({name for part in parts for name in part.names or ()}))
+    found = [_renamed(part, names, title, ordered=first.ordered) for part, title in zip(parts, titles, strict=True)]
+    return np.concatenate(found), names, first.ordered
+
+
+def _renamed(part: _Labels, names: tuple[str, ...], title: str, *, ordered: bool) -> Indices:
+    """Return the labels of a file as indices into ``names``."""
+    right = "write the same kind of labels, and the same class names, in every file"
+    if part.names is None and not ordered:
+        raise DataError("its labels are numbers, those of other files words", where=title, right=right)
+    if part.names is None or part.names == names:
+        return part.numbers  # numbers beside numbers with names stand for the same
+    odd = [name for name in part.names if names.count(name) != 1 or part.names.count(name) != 1]
+    if odd:
+        raise DataError(f"its class {odd[0]!r} is not once among those of the first file", where=title, right=right)
+    table = np.array([names.index(name) for name in part.names], dtype=np.int64)
+    wrong = part.numbers >= len(table)
+    if wrong.any():
+        raise DataError(f"label {int(part.numbers[wrong.argmax()])} is out of range", where=title,
+                        right=f"labels are 0 to {len(table) - 1}, or -1 for none")  # fmt: skip
+    if not len(table):
+        return part.numbers
+    return np.where(part.numbers < 0, part.numbers, table[part.numbers.clip(0)])
+
+
+def _read_file(location: Location, file: str, image: str, label: str) -> tuple[_Labels, list[tuple[int, int]]]:
     """Return a file's labels, and rows and bytes of each of its row groups."""
     where = f"{location.title}/{file}"
     with _opened(location, file) as opened:
-        _check_columns(opened.schema_arrow, image, label, where)
-        labels = opened.read(columns=[label]).column(label)
+        schema = opened.schema_arrow
+        _check_columns(schema, image, label, where)
+        if opened.metadata.num_rows > ROW_LIMIT:
+            raise DataError(f"holds {opened.metadata.num_rows:,} rows, above {ROW_LIMIT:,}", where=where,
+                            right="write files with fewer rows")  # fmt: skip
+        written = _features(opened.schema_arrow).get(label, {}).get("names")
         groups = [_size_of(opened.metadata.row_group(number), image) for number in range(opened.num_row_groups)]
+    words = not pa.types.is_integer(schema.field(label).type)
+    with _opened(location, file, dictionary=label if words else None) as opened:
+        labels = _labels_of(opened.read(columns=[label]).column(label), written)
     if any(size > GROUP_LIMIT for _, size in groups):
         raise DataError(f"a row group of {max(size for _, size in groups):,} bytes, above {GROUP_LIMIT:,}", where=where,
                         right="write the file with smaller row groups")  # fmt: skip
@@ -160,8 +236,14 @@ def _size_of(group: Any, column: str) -> tuple[int, int]:
 
 
 @contextmanager
-def _opened(location: Location, file: str) -> Iterator[Any]:
+def _opened(location: Location, file: str, *, dictionary: str | None = None) -> Iterator[Any]:
     """Open a Parquet file as pyarrow's.
+
+    Args:
+        location: the folder.
+        file: in it.
+        dictionary: column of bytes or strings of which a value that is repeated is held once: a file of a few kilobytes
+            may repeat one value until it fills the memory.
 
     Raises:
         StoreError: storage does not give it. This error passes through pyarrow unchanged: what pyarrow itself raises,
@@ -170,7 +252,7 @@ def _opened(location: Location, file: str) -> Iterator[Any]:
     """
     with location.open(file) as stream:
         try:
-            with pq.ParquetFile(stream) as opened:
+            with pq.ParquetFile(stream, read_dictionary=None if dictionary is None else [dictionary]) as opened:
                 yield opened
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"cannot be read ({error})", where=f"{location.title}/{file}",
@@ -214,13 +296,20 @@ def _check_columns(schema: Any, image: str, label: str, where: str) -> None:
         raise DataError(f"column {image!r} is {kind}, not images", where=where,
                         right="give a column of encoded pictures: binary, or a struct with bytes")  # fmt: skip
     kind = schema.field(label).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise DataError(f"column {label!r} is {kind}, not labels", where=where,
                         right="give a column of integers or strings")  # fmt: skip
+
+
+def _leaf(schema: Any, column: str) -> str:
+    return f"{column}.bytes" if pa.types.is_struct(schema.field(column).type) else column
 
 
 def _bytes_of(column: Any) -> Iterator[Data]:
     """Give the bytes in each row of an image column."""
     for scalar in column:
         field = scalar["bytes"] if scalar.is_valid and pa.types.is_struct(scalar.type) else scalar
+        if field.is_valid and pa.types.is_dictionary(field.type):
+            field = field.value
         yield memoryview(field.as_buffer()) if field.is_valid else Corrupt("the row has no bytes")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -84,11 +85,15 @@ class LocalBackend:
         """List a folder; links are followed."""
         if not self.exists(path):
             return []
-        return list(_entries(path, "", recursive=recursive))
+        return list(_entries(path, "", recursive=recursive, seen={os.path.realpath(path)}))
 
     def open(self, path: str) -> BinaryIO:
-        """Open a file."""
-        return Path(path).open("rb")
+        """Open a file, and nothing else: a pipe would wait for ever, a device never end."""
+        stream = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            stream.close()
+            raise OSError(errno.EINVAL, "it is no file", path)
+        return stream
 
     def write(self, path: str, data: bytes, *, lasting: bool) -> None:
         """Write under a temporary name, then rename."""
@@ -113,20 +118,31 @@ class LocalBackend:
         Path(path).unlink()
 
 
-def _entries(folder: str, prefix: str, *, recursive: bool) -> Iterator[Entry]:
+def _entries(folder: str, prefix: str, *, recursive: bool, seen: set[str]) -> Iterator[Entry]:
+    """List a folder; one that a link leads back into, or that links lead to twice, is listed once."""
     with os.scandir(folder) as found:
-        for entry in found:
+        # What lies here goes before what links lead to.
+        for entry in sorted(found, key=os.DirEntry.is_symlink):
             name = prefix + entry.name
             if entry.is_file():
                 yield Entry(name, "file")
             elif entry.is_dir():
+                real = os.path.realpath(entry.path)
+                if recursive and entry.is_symlink() and _is_listed(real, seen):
+                    continue
                 yield Entry(name, "folder")
                 if recursive:
+                    seen.add(real)
                     # Somebody else may have removed it since.
                     with contextlib.suppress(FileNotFoundError):
-                        yield from _entries(entry.path, f"{name}/", recursive=True)
+                        yield from _entries(entry.path, f"{name}/", recursive=True, seen=seen)
             elif not _leads_nowhere(entry):
                 yield Entry(name, "other")
+
+
+def _is_listed(real: str, seen: set[str]) -> bool:
+    """Say whether a folder is one of those that are listed, or lies in or above one."""
+    return any(os.path.commonpath([real, other]) in (real, other) for other in seen)
 
 
 def _leads_nowhere(entry: os.DirEntry[str]) -> bool:

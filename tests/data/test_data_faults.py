@@ -89,7 +89,7 @@ def test_labels_and_metadata_of_parquet_files_are_tried_again(listings):
     again = read_rows(failing_location(moody, root), "train", rows.files, None, None)
     assert moody.failed >= 2
     assert np.array_equal(again.rows.group_starts, rows.group_starts)
-    assert again.labels.to_pylist() == [0, 1, 2] * 5 + [2, 1, 0] * 3
+    assert again.labels.tolist() == [0, 1, 2] * 5 + [2, 1, 0] * 3
     with pytest.raises(StoreError, match=r"train-\d\.parquet cannot be read .*see that the storage answers"):
         read_rows(failing_location(Moody(every=1), root), "train", rows.files, None, None)
 
