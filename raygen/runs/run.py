@@ -44,7 +44,8 @@ def sample_unit(
         sampler: of the run's network and settings.
         unit: not yet committed.
         on_progress: called after each trajectory.
-        save_every: seconds between two states that are saved; 0 saves none. A unit that takes less leaves none.
+        save_every: seconds between two states that are saved; 0 saves none. A unit that takes less leaves none. One
+            that is stopped, by an exception that is no ``Exception``, leaves its last state.
 
     Raises:
         ScoreError, NetworkError: as ``UnitSampler.sample`` does.
@@ -52,8 +53,14 @@ def sample_unit(
     """
     start = time.monotonic()
     keeper = StateKeeper(run, unit, save_every) if save_every else None
-    rows = sampler.sample(unit, on_progress, on_state=keeper, saved=read_state(run, unit))
-    run.commit(unit, rows)
+    try:
+        rows = sampler.sample(unit, on_progress, on_state=keeper, saved=read_state(run, unit))
+        run.commit(unit, rows)
+    except BaseException as error:
+        # A request to stop, by SIGTERM or Ctrl-C, is no Exception; a failure of the unit's own would come again.
+        if keeper is not None and not isinstance(error, Exception):
+            keeper.save_last()
+        raise
     first = rows.filter(pc.equal(rows["draw"], 0))
     heads = first.filter(pc.equal(first["chain"], 0))
     return UnitReport(
@@ -112,11 +119,22 @@ class StateKeeper:
         self._state = run.state(unit)
         self._every = every
         self._next = time.monotonic() + every
+        self._unsaved: SamplerState | None = None
 
     def __call__(self, state: SamplerState) -> None:
         """Save a state, if it is time. Storage that refuses costs the state, not the unit."""
+        self._unsaved = state
         start = time.monotonic()
         if start < self._next:
+            return
+        self.save_last()
+        end = time.monotonic()
+        self._next = end + max(self._every, (end - start) / _SHARE)
+
+    def save_last(self) -> None:
+        """Save the last state that was seen, unless it is saved. Storage that refuses costs the state."""
+        state = self._unsaved
+        if state is None:
             return
         try:
             # A copy of a unit that another process has finished in the meantime must leave nothing behind.
@@ -124,8 +142,7 @@ class StateKeeper:
                 self._state.write({name: tensor.numpy() for name, tensor in to_tensors(state).items()})
         except (StoreError, OSError) as error:
             log.warning("the state of %s is not saved: %s", self._unit.name, error)
-        end = time.monotonic()
-        self._next = end + max(self._every, (end - start) / _SHARE)
+        self._unsaved = None
 
 
 def read_state(run: Run, unit: Unit) -> dict[str, Tensor] | None:

@@ -102,6 +102,52 @@ def test_a_run_stopped_and_started_again_ends_with_the_same_samples(tmp_path, un
     assert before == {name: run.location.read(name) for name in before}
 
 
+@pytest.mark.parametrize("trajectories", [1, 3, 7])
+def test_a_unit_that_is_asked_to_stop_leaves_its_last_state_and_goes_on_there(tmp_path, undisturbed, trajectories):
+    run, seen = begin(tmp_path / "run"), []
+    unit = run.plan[0]
+
+    def stop(progress):
+        seen.append(progress)
+        if len(seen) > trajectories:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample_unit(run, sampler(), unit, stop, save_every=1e6)  # nothing is saved by the clock
+    assert run.location.names("state") == ["conv1-00000.safetensors"] and not committed(run)
+    left = []
+    sample_unit(run, sampler(), unit, left.append)
+    whole = []
+    sample_unit(begin(tmp_path / "whole"), sampler(), unit, whole.append)
+    assert len(left) == len(whole) - trajectories
+    assert run.samples(unit).equals(undisturbed[0].samples(unit))
+    assert run.location.names("state") == []
+
+
+def test_a_unit_that_is_asked_to_stop_leaves_nothing_where_no_states_are_wanted(tmp_path):
+    run = begin(tmp_path / "run")
+
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample_unit(run, sampler(), run.plan[0], stop, save_every=0)
+    assert run.location.names("state") == []
+
+
+def test_a_units_own_failure_leaves_no_state(tmp_path):
+    run, seen = begin(tmp_path / "run"), []
+
+    def fail(progress):
+        seen.append(progress)
+        if len(seen) > 3:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        sample_unit(run, sampler(), run.plan[0], fail, save_every=1e6)
+    assert run.location.names("state") == []
+
+
 def test_the_order_of_the_units_decides_nothing(tmp_path, undisturbed):
     run, one = begin(tmp_path / "run"), sampler()
     for unit in reversed(run.plan):
