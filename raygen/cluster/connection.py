@@ -7,18 +7,24 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
-from ray._private import ray_constants, utils
+from ray._private import node, ray_constants, utils, worker
 from ray.job_config import JobConfig
 
+from raygen.cluster.lifeline import Lifeline, head_part, own_parts, raylet_part
 from raygen.errors import SettingsError
 from raygen.text import without_secrets
 
 _PATIENCE = 10.0
 """Seconds that a head has to take a connection."""
+
+_SLICE = 100
+"""Milliseconds that Ray waits at a time for its own head."""
 
 _LOOPBACK = ("127.0.0.1", "localhost")
 
@@ -33,6 +39,7 @@ def session(address: str | None = None) -> Iterator[None]:
 
     Raises:
         SettingsError: if there is no cluster at the address.
+        UnfinishedError: if Ray dies within the block. (The process ends with it where the block hangs in Ray.)
     """
     if ray.is_initialized():
         with _unwrapped():
@@ -40,25 +47,48 @@ def session(address: str | None = None) -> Iterator[None]:
         return
     # Ray reads these when it starts: it sends no usage statistics.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # With a dead head, its events for the dashboard would be waited for.
+    os.environ.setdefault("RAY_task_events_shutdown_flush_timeout_ms", "1000")
     # Ray's own future default; set now, it does not warn.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     if where == "local" or _host(where) in _LOOPBACK:
         _keep_to_loopback()
-    if where != "local":
-        _check_answer(where)
+    endpoint = _endpoint(where)
+    if endpoint is not None:
+        _check_answer(where, *endpoint)
+    lifeline = Lifeline(own_parts() if where == "local" else [head_part(*endpoint)] if endpoint else [])
     try:
-        with _own_sigterm(), _no_secrets():
+        with lifeline, _no_obituaries():
+            _start(where)
+            if where != "local":
+                _watch_joined(lifeline, endpoint)
+            with _unwrapped():
+                yield
+    finally:
+        lifeline.cut()
+        ray.shutdown()
+        lifeline.close()
+
+
+def _start(where: str) -> None:
+    try:
+        with _own_sigterm(), _no_secrets(), _patient():
             ray.init(address=where, include_dashboard=False if where == "local" else None,
                      job_config=JobConfig() if where.startswith("ray://") else _Job(),
                      logging_level=logging.ERROR, log_to_driver=False)  # fmt: skip
-    except (OSError, ValueError, RuntimeError) as error:
+    # Ray raises a plain Exception where its processes do not come up.
+    except Exception as error:
         raise _failure(where, error) from None
-    try:
-        with _unwrapped():
-            yield
-    finally:
-        ray.shutdown()
+
+
+def _watch_joined(lifeline: Lifeline, endpoint: tuple[str, int] | None) -> None:
+    joined: Any = worker._global_node
+    if joined is None:  # behind ray://, where Ray's other processes are none of this process's
+        return
+    if endpoint is None and (found := _endpoint(joined.gcs_address)) is not None:
+        lifeline.add(head_part(*found))
+    lifeline.add(raylet_part(joined.raylet_socket_name))
 
 
 class _Job(JobConfig):
@@ -104,17 +134,59 @@ def _no_secrets() -> Iterator[None]:
         utils.get_entrypoint_name = original
 
 
+@contextmanager
+def _patient() -> Iterator[None]:
+    """Let this process's other threads and signals run while Ray waits for its own head, in compiled code."""
+    original = node.wait_for_persisted_port  # type: ignore[attr-defined]
+
+    def wait(folder: str, machine: str, port: str, timeout_ms: int = 30_000) -> int:
+        deadline = time.monotonic() + timeout_ms / 1000
+        while True:
+            left = int(1000 * (deadline - time.monotonic()))
+            try:
+                return int(original(folder, machine, port, timeout_ms=max(min(left, _SLICE), 0)))
+            except RuntimeError:
+                if left <= _SLICE:
+                    raise
+                time.sleep(0.01)  # the original keeps Python's lock
+
+    node.wait_for_persisted_port = wait  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        node.wait_for_persisted_port = original  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _no_obituaries() -> Iterator[None]:
+    """Keep the last lines of a raylet's log, which Ray shows to all drivers when one dies, from the output."""
+    original = worker.print_to_stdstream
+
+    def show(data: dict[str, Any], ignore_prefix: bool) -> None:
+        if not any(str(line).startswith("Raylet is terminated") for line in data["lines"]):
+            original(data, ignore_prefix)
+
+    worker.print_to_stdstream = show
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = original
+
+
 def _host(address: str) -> str:
     return address.removeprefix("ray://").rpartition(":")[0]
 
 
-def _check_answer(address: str) -> None:
-    # Ray itself tries for minutes.
+def _endpoint(address: str) -> tuple[str, int] | None:
+    """Return an address's host and port; None where it has not both."""
     host, port = _host(address), address.rpartition(":")[2]
-    if not host or not port.isdecimal():
-        return
+    return (host, int(port)) if host and port.isdecimal() else None
+
+
+def _check_answer(address: str, host: str, port: int) -> None:
+    # Ray itself tries for minutes.
     try:
-        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+        socket.create_connection((host, port), timeout=_PATIENCE).close()
     except (OSError, OverflowError) as error:
         raise _failure(address, error) from None
 

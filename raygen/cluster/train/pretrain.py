@@ -21,6 +21,7 @@ from ray.train.torch import TorchConfig
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
+from raygen.cluster.lifeline import Lost
 from raygen.cluster.machines import capacity
 from raygen.cluster.train.watch import Watch, WorkerLog
 from raygen.cluster.train.worker import work
@@ -143,14 +144,18 @@ def _try(task: TrainingTask, workers: Workers, resize_seconds: float, watch: Wat
         # In the main thread Ray would take Ctrl-C over, and keep it.
         thread = threading.Thread(target=fit, daemon=True)
         thread.start()
+        patience = _PATIENCE
         try:
             while thread.is_alive():
                 thread.join(_LOOK)
                 worker_log.log()
                 watch.look()
+        except Lost:
+            patience = 0.0  # nobody answers
+            raise
         finally:
-            worker_log.close()
-            thread.join(_PATIENCE)
+            worker_log.close(patience)
+            thread.join(patience)
     return outcome[0] if outcome else None
 
 

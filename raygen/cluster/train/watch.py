@@ -96,9 +96,9 @@ class WorkerLog:
         self.inbox: Any = _Inbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
         self._asked: Any = None
 
-    def close(self) -> None:
-        """Log what is left, and end the workers."""
-        self.log(patience=5.0)
+    def close(self, patience: float) -> None:
+        """Log what is left, waiting for it for 5 and at most ``patience`` seconds, and end the workers."""
+        self.log(patience=min(patience, 5.0))
         ray.kill(self.inbox)
 
     def log(self, patience: float = 0.0) -> None:
