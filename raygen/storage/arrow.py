@@ -38,6 +38,10 @@ def backend_of(uri: str, title: str) -> tuple[Backend, str]:
         ) from None
     if isinstance(filesystem, fs.LocalFileSystem):
         return LocalBackend(), root
+    parts = root.strip("/").split("/")
+    if any(part in {"", ".", ".."} or "\0" in part for part in parts):
+        what = "names no bucket" if parts == [""] else "has an empty part, a dot or NUL among its folders"
+        raise StoreError(what, where=title, right="give an address such as s3://bucket/folder")
     return ArrowBackend(filesystem), root
 
 

@@ -158,8 +158,8 @@ class Location:
     def _try(self, what: str, attempt: Callable[[], Result], right: str = "give a folder that can be read") -> Result:
         try:
             return persist(attempt, self.waits)
-        except OSError as error:
-            if is_transient(error):
+        except (OSError, ValueError) as error:  # a ValueError is about the path, such as pyarrow's own
+            if isinstance(error, OSError) and is_transient(error):
                 right = "see that the storage answers, and run the same command again"
             raise StoreError(f"{what} ({error})", where=self.title, right=right) from None
 

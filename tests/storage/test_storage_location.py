@@ -314,3 +314,26 @@ def test_an_address_that_is_refused_shows_no_secret(text):
         Location.of(text)
     assert "SECRET" not in str(caught.value)
     assert "KEY:" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("mock://", r"names no bucket; give an address such as s3://bucket/folder"),
+        ("mock:///", r"names no bucket; give an address such as s3://bucket/folder"),
+        (
+            "s3://bucket//x?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1",
+            r"has an empty part, a dot or NUL among its folders; give",
+        ),
+        ("mock://bucket/./x", r"has an empty part, a dot or NUL among its folders; give"),
+        ("mock://bucket/x/../y", r"has an empty part, a dot or NUL among its folders; give"),
+    ],
+)
+def test_addresses_that_object_stores_have_no_folder_for_are_refused_in_one_line(address, says):
+    with pytest.raises(StoreError, match=says):
+        Location.of(address)
+
+
+def test_a_name_that_the_system_cannot_have_is_one_line(tmp_path):
+    with pytest.raises(StoreError, match=r"cannot be looked for \(.*null byte"):
+        Location("x", LocalBackend(), f"{tmp_path}/a\0b").exists("run.json")

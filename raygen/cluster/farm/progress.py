@@ -76,6 +76,8 @@ class FarmMetrics:
     """
 
     def __init__(self, run: str) -> None:
+        run = run.encode("ascii", "backslashreplace").decode()  # Ray's exporter takes no other letters
+
         def gauge(name: str, description: str) -> Any:
             return metrics.Gauge(f"raygen_{name}", description, ("run",)).set_default_tags({"run": run})
 
