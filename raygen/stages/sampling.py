@@ -14,7 +14,7 @@ import torchvision
 import raygen
 from raygen.config import ReferenceConfig, SampleConfig, TuneConfig, read_mapping
 from raygen.data import DataSettings, load_data
-from raygen.errors import SettingsError, UnfinishedError
+from raygen.errors import SettingsError, StoreError, UnfinishedError
 from raygen.hmc import Groups
 from raygen.networks import (
     Network,
@@ -237,7 +237,27 @@ def sample_request(config: SampleConfig, request: Request, on_progress: Callable
             f"{run.location.title}: {report.lost} of {report.units} units were set aside, "
             f"{', '.join(sorted(report.set_aside)[:5])}; {unit}: {reason}"
         )
+    _check_stored(run, config.out, report)
     return Sampled(run, report)
+
+
+def _check_stored(run: Run, folder: str, report: FarmReport) -> None:
+    """Look once more for what was committed, in one listing: somebody may have removed it since.
+
+    Raises:
+        UnfinishedError: naming what is gone.
+    """
+    try:
+        again = Run.open(folder)
+        plan = again.plan
+        done = again.done(plan)
+    except StoreError as error:
+        raise UnfinishedError(f"{run.location.title}: the run has lost what says what it is: {error.what}") from error
+    if gone := [unit.name for unit, there in zip(plan, done, strict=True) if not there]:
+        raise UnfinishedError(
+            f"{run.location.title}: {len(gone)} of {report.units} units were committed and are gone, "
+            f"{', '.join(gone[:5])}; run the same command again, which makes them"
+        )
 
 
 def about() -> dict[str, str]:

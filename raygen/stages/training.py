@@ -11,7 +11,7 @@ import torch
 
 from raygen.config import PipelineConfig, PretrainConfig
 from raygen.data import PICTURE_SETS, DataSettings, open_data
-from raygen.errors import SettingsError
+from raygen.errors import SettingsError, UnfinishedError
 from raygen.gallery import GallerySummary, build_gallery
 from raygen.networks import NetworkSettings, load_network
 from raygen.runs import FarmReport
@@ -52,6 +52,9 @@ def pretrain(config: PretrainConfig, on_epoch: Callable[[EpochReport], None]) ->
                 folder, network, data, settings, config.seed, config.threads, config.gpus > 0, code=str(Path.cwd())
             )
             _train(task, config, while_held(lock, on_epoch))
+        if not folder.finished:
+            raise UnfinishedError(f"{folder.location.title}: the trained network was written and is gone; run the same "
+                                  "command again, which continues after the last epoch that is there")  # fmt: skip
     return folder
 
 
