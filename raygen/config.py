@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
-import yaml
 from pydantic import Field, model_validator
 
 from raygen.data import DataSettings
+from raygen.documents import parse_yaml, read_text
 from raygen.errors import SettingsError
 from raygen.networks import NetworkSettings
 from raygen.recipes import RECIPES, read_recipe
@@ -212,10 +211,13 @@ def read_mapping(file: str) -> dict[str, Any]:
         SettingsError: if the file cannot be read or holds something else.
     """
     try:
-        values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot be read ({type(error).__name__})", where=file, right="give a YAML file") from None
-    except yaml.YAMLError as error:
+        text = read_text(file)
+    except (OSError, ValueError) as error:
+        what = type(error).__name__ if isinstance(error, OSError | UnicodeError) else str(error)
+        raise SettingsError(f"cannot be read ({what})", where=file, right="give a YAML file") from None
+    try:
+        values = parse_yaml(text)
+    except ValueError as error:
         raise SettingsError(f"is no YAML ({error})", where=file, right="give lines of the form name: value") from None
     if not isinstance(values or {}, dict):
         raise SettingsError(f"holds a {type(values).__name__}", where=file, right="give lines of the form name: value")

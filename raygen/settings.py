@@ -47,6 +47,8 @@ class Settings(BaseModel):
         Raises:
             SettingsError: for the first value that is wrong, naming its field.
         """
+        if (large := _beyond(values)) is not None:
+            raise SettingsError(f"{large} holds a number of more than 64 bits", where=where, right="give a smaller one")
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -102,3 +104,17 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
             return []
         model = field.annotation
     return list(model.model_fields)
+
+
+def _beyond(values: object) -> str | None:
+    """Return the name of a value that holds an integer which no library below takes."""
+    pairs = values.items() if isinstance(values, Mapping) else ()
+    return next((str(name) for name, value in pairs if _is_beyond(value)), None)
+
+
+def _is_beyond(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_is_beyond, (*value.keys(), *value.values())))
+    if isinstance(value, list | tuple):
+        return any(map(_is_beyond, value))
+    return isinstance(value, int) and abs(value) >= 2**63

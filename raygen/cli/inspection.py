@@ -117,10 +117,11 @@ def _show_run(display: Display, status: RunStatus) -> None:
     _show_lost(display, status)
     seconds = report.get("seconds") or 0.0
     if seconds and report.get("samples"):
-        rate = (report["done"] - report["before"]) / seconds
+        rate = (report.get("done", 0) - report.get("before", 0)) / seconds
         display.say(
             f"rate: {60 * rate:.3g} units a minute, {report['samples'] / seconds:.3g} samples/s, "
-            f"{report['gradients'] / seconds:.3g} gradients/s; {report['converged']} of {report['nodes']} nodes "
+            f"{report.get('gradients', 0) / seconds:.3g} gradients/s; {report.get('converged', 0)} of "
+            f"{report.get('nodes', 0)} nodes "
             "converged"
         )
     if status.seconds_left is not None and status.done < status.units:

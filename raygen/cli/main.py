@@ -87,13 +87,23 @@ def _run(arguments: Sequence[str] | None) -> int:
     except RaygenError as error:
         print(f"raygen: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_status
-    except (KeyboardInterrupt, click.Abort):
+    except (OSError, UnicodeError) as error:
+        return _refused_by_the_system(error)
+    except (KeyboardInterrupt, click.Abort, _Terminated) as error:
         print(_STOPPED, file=sys.stderr)  # noqa: T201
-        return 130
-    except _Terminated:
-        print(_STOPPED, file=sys.stderr)  # noqa: T201
-        return 143
+        return 143 if isinstance(error, _Terminated) else 130
     return 0
+
+
+def _refused_by_the_system(error: OSError | UnicodeError) -> int:
+    """Say what the system said of a path that no check before knew to be impossible, such as one that is too long."""
+    if isinstance(error, BrokenPipeError):  # whoever read the output has enough
+        return 0
+    name = str(getattr(error, "filename", None) or "a path")
+    said = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+    line = f"{name[:200]}: {' '.join(said.split())[:400]}; see that it can be used on this machine"
+    print(f"raygen: {for_terminal(line)}", file=sys.stderr)  # noqa: T201
+    return 2
 
 
 @contextmanager

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
-import yaml
 from pydantic.fields import FieldInfo
 
 from raygen.config import load_config
+from raygen.documents import parse_yaml
 from raygen.settings import Group, Settings
 
 Config = TypeVar("Config", bound=Settings)
@@ -101,8 +101,8 @@ def _plain(field: FieldInfo, value: Any) -> Any:
     if _takes_list(field) and not value.lstrip().startswith("["):
         value = f"[{value}]"
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
+        return parse_yaml(value)
+    except ValueError:
         return value  # the validation names the option
 
 

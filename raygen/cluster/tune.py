@@ -19,7 +19,8 @@ import yaml
 from ray import tune
 
 from raygen.cluster.machines import capacity
-from raygen.errors import UnfinishedError
+from raygen.documents import parse_json
+from raygen.errors import StoreError, UnfinishedError
 from raygen.networks import Network
 from raygen.process import keep_freed_memory
 from raygen.sampling import SamplingSettings, Source, UnitSampler
@@ -120,15 +121,23 @@ def search(
         _run_trials(what, location, missing, at_once, threads=threads, gpus=gpus,
                     on_done=lambda count: on_progress(before + count, len(pairs)))  # fmt: skip
     made = [pair for pair in pairs if location.exists(names[pair])]
-    found = tuple(
-        sorted((Trial(**json.loads(location.read(names[pair]))) for pair in made), key=lambda trial: -trial.objective)
-    )
+    found = tuple(sorted((_read_trial(location, names[pair]) for pair in made), key=lambda trial: -trial.objective))
     if len(found) < len(pairs):
         raise UnfinishedError(
             f"{location.title}: {len(pairs) - len(found)} of {len(pairs)} trials failed; run it again"
         )
     location.write(_PROFILE, _profile(what, found[0]))
     return TuningReport(found, below(what.out, _PROFILE))
+
+
+def _read_trial(location: Location, name: str) -> Trial:
+    try:
+        trial = Trial(**parse_json(location.read(name)))
+        float(trial.objective)
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"{name} is damaged ({error})", where=location.title,
+                         right="remove it, and run the same command again") from None  # fmt: skip
+    return trial
 
 
 def _run_trials(

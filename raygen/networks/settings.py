@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import Field, PositiveInt
 
+from raygen.documents import parse_yaml, read_text
 from raygen.errors import NetworkError, SettingsError
 from raygen.settings import Group, Settings
 
@@ -75,8 +75,8 @@ def read_metadata(path: Path) -> Metadata:
     """
     where = f"file {path} beside the weights"
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
-    except (OSError, ValueError, yaml.YAMLError) as error:  # of a number of 5,000 digits Python says ValueError
+        values = parse_yaml(read_text(path))
+    except (OSError, ValueError) as error:
         what = f"cannot be read ({type(error).__name__})"
         raise NetworkError(what, where=where, right=_RIGHT) from None
     if not isinstance(values, dict):

@@ -13,8 +13,11 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from raygen.documents import parse_json
 from raygen.errors import StoreError
 from raygen.runs.reports import FarmReport
 from raygen.storage import Location
@@ -121,12 +124,45 @@ def _read_report(location: Location) -> dict[str, Any]:
     if not location.exists(STATUS):
         return {}
     try:
-        read = json.loads(location.read(STATUS))
+        read = parse_json(location.read(STATUS))
     except (StoreError, ValueError):
         log.warning("%s cannot be read", STATUS)
         return {}
     written: dict[str, Any] = read if isinstance(read, dict) else {}
-    return {_RENAMED.get(name, name): value for name, value in written.items()}
+    report = {_RENAMED.get(name, name): value for name, value in written.items()}
+    try:
+        _Written.model_validate(report)
+    except ValidationError:
+        log.warning("%s holds what no driver writes", STATUS)
+        return {}
+    return report
+
+
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+_Seconds = Annotated[float, Field(ge=0, lt=1e15)]
+
+
+class _Written(BaseModel):
+    """What a driver writes, in every version."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+    at: _Seconds | None = None
+    units: _Count = 0
+    done: _Count = 0
+    before: _Count = 0
+    actors: _Count = 0
+    pending: _Count = 0
+    in_flight: _Count = 0
+    running: list[Annotated[float, Field(ge=0, le=1)]] = []
+    set_aside: dict[str, str] = {}
+    lost: _Count = 0
+    nodes: _Count = 0
+    converged: _Count = 0
+    samples: _Count = 0
+    gradients: _Count = 0
+    seconds: _Seconds = 0.0
+    seconds_left: _Seconds | None = None
 
 
 def _document(report: FarmReport) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class Plan(Sequence[Unit]):
         text = (self._file.metadata.metadata or {}).get(_GROUPS, b"")
         if _seal(text) != seal:
             raise ValueError("it is not the plan that run.json names")
-        groups = json.loads(text)
+        groups = json.loads(text)  # of which the seal is known
         if [rows for rows, _ in groups] != sizes:
             raise ValueError("it holds other units than were planned")
         return [digest for _, digest in groups]

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+from raygen.documents import parse_json
 from raygen.errors import StoreError
 from raygen.storage import Location, title_of
 from raygen.text import without_secrets
@@ -112,8 +113,8 @@ def _read(location: Location, name: str) -> dict[str, Any]:
     if not location.exists(name):
         raise StoreError(f"there is no {name}", where=location.title, right="give a folder that raygen wrote")
     try:
-        document = json.loads(location.read(name))
-    except (ValueError, RecursionError):
+        document = parse_json(location.read(name))
+    except ValueError:
         document = None
     damaged = StoreError(f"{name} is damaged", where=location.title, right="restore it, or begin anew elsewhere")
     if not isinstance(document, dict) or not isinstance(document.get("request"), dict):

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from raygen.documents import parse_json
 from raygen.errors import StoreError
 from raygen.networks import KEY, encode_checkpoint
 from raygen.storage import Location, below, check_sealed
@@ -154,7 +155,7 @@ class TrainingFolder:
         if self.location.exists(METRICS):
             for line in self.location.read(METRICS).splitlines():
                 try:
-                    reports.append(EpochReport.of(json.loads(line)))
+                    reports.append(EpochReport.of(parse_json(line)))
                 except (ValueError, TypeError, KeyError):
                     break  # the states hold the reports too, and the next one writes them all again
         return tuple(reports)
@@ -218,6 +219,6 @@ def final_evaluation(folder: TrainingFolder) -> Evaluation | None:
         head = stream.read(int.from_bytes(size, "little"))
     try:
         check_sealed(io.BytesIO(size + head), whole=False)
-        return Evaluation(**json.loads(json.loads(head)["__metadata__"][KEY])["test"])
+        return Evaluation(**parse_json(parse_json(head)["__metadata__"][KEY])["test"])
     except (ValueError, KeyError, TypeError):
         return None

@@ -365,3 +365,19 @@ def test_the_real_program_says_one_line_and_ends_with_2(launcher: Any, tmp_path:
     assert done.returncode == 2
     assert re.fullmatch(r"raygen: nodes conv9:1: unknown layer 'conv9'; did you mean conv\d or conv\d\?\n", done.stderr)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nodes", "--weights", "a" * 300], r"File name too long"),
+        (["nodes", "--config", "a" * 300], r"cannot be read \(OSError\)"),
+        (["nodes", "--weights", "random", "--channels", "9" * 400], r"channels holds a number of more than 64 bits"),
+        (["nodes", "--weights", "random", "--config", "/dev/zero"], r"/dev/zero: cannot be read \(it is larger than"),
+    ],
+)
+def test_what_no_system_or_library_takes_is_one_line(call, arguments, message):
+    said = call(*arguments)
+    assert said.status == 2
+    assert re.search(message, said.err)
+    assert said.err.count("\n") == 1

@@ -47,3 +47,23 @@ def test_a_local_runs_status_needs_neither_torch_nor_ray_nor_pyarrow(run, tmp_pa
     read = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, check=True)
     assert read.stdout == "2 1 []\n"
     assert (read_status(run).units, read_status(run).done) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"at": 10**400},
+        {"before": None},
+        {"done": -1},
+        {"running": ["x"]},
+        {"set_aside": 3},
+        {"seconds": "1"},
+        [],
+        3,
+        None,
+    ],
+)
+def test_a_status_that_no_driver_wrote_is_passed_over_with_a_warning(run, tmp_path, wrong, caplog):
+    (tmp_path / "status.json").write_text(json.dumps(wrong))
+    assert read_status(run).report == {}
+    assert "status.json holds what no driver writes" in caplog.text or not isinstance(wrong, dict)

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from raygen.documents import read_text
 from raygen.errors import NetworkError, SettingsError, WeightsError
 from raygen.networks.graph.plain import first_real
 from raygen.networks.network import Network, wrap_network
@@ -198,8 +199,8 @@ def _read_names(path: str, classes: int) -> tuple[str, ...]:
     where = f"class_names {path}"
     right = f"give a text file with {classes} lines, one name a line"
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except (OSError, ValueError) as error:
         what = f"cannot be read ({type(error).__name__})"
         raise NetworkError(what, where=where, right=right) from None
     names = tuple(line.strip() for line in lines if line.strip())

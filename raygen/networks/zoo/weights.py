@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ KEY = "raygen"  # of the safetensors header's metadata that makes a file a rayge
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _AVERAGED = "n_averaged"  # the counter of torch's AveragedModel
 _MOST_PREFIXES = 100
+_WRAPPED = 10
+"""Mappings around a state_dict."""
+_UNPACKED = 20
+"""Bytes that a byte of a file may unpack to."""
 _SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".safetensors")
 _RIGHT = "give a whole .safetensors file, or a .pt, .pth or .ckpt file with a state_dict"
 
@@ -199,7 +204,10 @@ def state_dict_of(values: Any, where: str) -> dict[str, Tensor]:
     Raises:
         WeightsError: naming ``where``, if it is no mapping of names to tensors.
     """
-    while isinstance(values, Mapping) and (inner := _wrapped(values)) is not None:
+    for _ in range(_WRAPPED):  # one that holds itself never ends
+        inner = _wrapped(values) if isinstance(values, Mapping) else None
+        if inner is None:
+            break
         values = inner
     if not isinstance(values, Mapping) or not values:
         what = "holds no tensors" if isinstance(values, Mapping) else f"holds a {type(values).__name__}"
@@ -231,6 +239,12 @@ def _load_safetensors(path: Path) -> Any:
 
 
 def _load_pickle(path: Path) -> Any:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            size = sum(part.file_size for part in packed.infolist())
+        # torch stores its tensors as they are; what is packed may be a thousand times as large.
+        if size > _UNPACKED * path.stat().st_size:
+            raise ValueError(f"it would unpack to {size:,} bytes")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
