@@ -40,7 +40,7 @@ class ParquetRows:
         location: the folder.
         files: their paths, relative to the folder.
         column: that holds the pictures.
-        leaf: path of their bytes, ``image`` or ``image.bytes``.
+        leaves: path of their bytes in each file, ``image`` or ``image.bytes``.
         group_files: (g,) which file each row group is in.
         group_numbers: (g,) its number in the file.
         group_starts: (g + 1,) its first row, and the number of rows.
@@ -50,7 +50,7 @@ class ParquetRows:
     location: Location
     files: tuple[str, ...]
     column: str
-    leaf: str
+    leaves: tuple[str, ...]
     group_files: Indices
     group_numbers: Indices
     group_starts: Indices
@@ -85,8 +85,8 @@ class ParquetRows:
         return [found[row] for row in rows.tolist()]
 
     def _column(self, group: int) -> Any:
-        file = self.files[int(self.group_files[group])]
-        with _opened(self.location, file, dictionary=self.leaf) as opened:
+        number = int(self.group_files[group])
+        with _opened(self.location, self.files[number], dictionary=self.leaves[number]) as opened:
             return opened.read_row_group(int(self.group_numbers[group]), columns=[self.column]).column(self.column)
 
 
@@ -137,7 +137,7 @@ def read_rows(
     if not len(labels):
         raise DataError(f"the {kind} split is empty", where=where, right="give files with rows")
     rows = ParquetRows(
-        location=location, files=tuple(files), column=image, leaf=_leaf(schema, image),
+        location=location, files=tuple(files), column=image, leaves=tuple(part[2] for part in parts),
         group_files=np.repeat(np.arange(len(files)), [len(part[1]) for part in parts]),
         group_numbers=np.array([number for part in parts for number in range(len(part[1]))], dtype=np.int64),
         group_starts=np.concatenate([[0], counts.cumsum()]),
@@ -209,8 +209,8 @@ def _renamed(part: _Labels, names: tuple[str, ...], title: str, *, ordered: bool
     return np.where(part.numbers < 0, part.numbers, table[part.numbers.clip(0)])
 
 
-def _read_file(location: Location, file: str, image: str, label: str) -> tuple[_Labels, list[tuple[int, int]]]:
-    """Return a file's labels, and rows and bytes of each of its row groups."""
+def _read_file(location: Location, file: str, image: str, label: str) -> tuple[_Labels, list[tuple[int, int]], str]:
+    """Return a file's labels, rows and bytes of each of its row groups, and the path of its pictures' bytes."""
     where = f"{location.title}/{file}"
     with _opened(location, file) as opened:
         schema = opened.schema_arrow
@@ -226,7 +226,7 @@ def _read_file(location: Location, file: str, image: str, label: str) -> tuple[_
     if any(size > GROUP_LIMIT for _, size in groups):
         raise DataError(f"a row group of {max(size for _, size in groups):,} bytes, above {GROUP_LIMIT:,}", where=where,
                         right="write the file with smaller row groups")  # fmt: skip
-    return labels, groups
+    return labels, groups, _leaf(schema, image)
 
 
 def _size_of(group: Any, column: str) -> tuple[int, int]:

@@ -77,6 +77,14 @@ def test_words_of_every_kind_are_labels_beside_each_other(tmp_path, kind):
     assert shades_of(tmp_path) == SHADES
 
 
+@pytest.mark.parametrize("structs_first", [True, False])
+def test_files_of_bytes_and_files_of_structs_are_read_beside_each_other(tmp_path, structs_first):
+    structs = table(NAMES)
+    plain = structs.set_column(0, "image", pa.array([png(SHADES[name]) for name in NAMES]))
+    write(tmp_path, *((structs, plain) if structs_first else (plain, structs)))
+    assert shades_of(tmp_path) == SHADES
+
+
 def test_words_of_which_each_file_has_only_some_are_numbered_together(tmp_path):
     write(tmp_path, table(["dog", "emu"], animals=("dog", "emu")), table(["cat", "emu"], animals=("cat", "emu")),
           test=table(NAMES))  # fmt: skip
