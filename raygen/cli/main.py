@@ -138,6 +138,8 @@ _AGAIN = 1.0
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
+    if signal.getsignal(signal.SIGALRM) is _insist:
+        return  # a second one, as GNU timeout sends it, must not interrupt what the first one lets be saved
     signal.signal(signal.SIGALRM, _insist)
     signal.setitimer(signal.ITIMER_REAL, _AGAIN, _AGAIN)
     raise _Terminated

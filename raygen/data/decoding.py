@@ -145,11 +145,14 @@ def _converted(picture: Image.Image, mode: str) -> Image.Image:
 
 def _pixels_of(numbers: NDArray[Any]) -> NDArray[Any]:
     """Return numbers of 0 to 1, or of 0 to 255, on the scale of pixels; others have no range that is known."""
-    finite = numbers[np.isfinite(numbers)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    if numbers.dtype.kind == "f" and low >= 0 and high <= 1:
+    known = numbers[~np.isnan(numbers)]
+    if not known.size:
+        raise ValueError("it holds no numbers")
+    low, high = float(known.min()), float(known.max())
+    whole = numbers.dtype.kind != "f"
+    if not whole and low >= 0 and high <= 1:
         return numbers * 255
-    if low >= -_BEYOND and 1 < high <= 255 + _BEYOND:
+    if low >= -_BEYOND and high <= 255 + _BEYOND and (high > 1 or (whole and low >= 0)):
         return numbers
     raise ValueError(f"its numbers are {low:g} to {high:g}, neither 0 to 1 nor 0 to 255")
 

@@ -185,6 +185,10 @@ def _unified(parts: Sequence[_Labels], titles: Sequence[str]) -> tuple[Indices, 
     names = first.names
     if not first.ordered:
         names = tuple(sorted({name for part in parts for name in part.names or ()}))
+    others = [title for part, title in zip(parts, titles, strict=True) if part.names not in (None, names)]
+    if first.ordered and others and any(part.names is None for part in parts):
+        raise DataError("numbers the classes otherwise than files whose numbers have no names", where=others[0],
+                        right="write the class names in every file, or the same order")  # fmt: skip
     found = [_renamed(part, names, title, ordered=first.ordered) for part, title in zip(parts, titles, strict=True)]
     return np.concatenate(found), names, first.ordered
 

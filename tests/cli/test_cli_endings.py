@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +46,20 @@ def test_a_command_stopped_by_ctrl_c_says_so_in_one_line_and_goes_on_when_run_ag
 def test_a_command_stopped_by_its_scheduler_says_the_same(launcher: Any, tmp_path: Path) -> None:
     _, status, said = start_and_stop(signal.SIGTERM, launcher, tmp_path / "run")
     assert (status, said) == (143, STOPPED)
+
+
+@pytest.mark.slow
+def test_a_second_request_to_stop_does_not_interrupt_what_the_first_one_lets_be_saved(
+    launcher: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    command = ["sample", "--out", folder, "--nodes", "conv1:0", "--weights", "random", "--local", *TINY]
+    process = launcher.raygen(*command, "--draws", "100000", "--save-every", "100000")
+    wait_until((folder / "status.json").exists, process)  # written after some trajectories
+    for _ in range(3):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.01)
+    _, err = process.communicate(timeout=60)
+    # The last one may come after all is said and saved.
+    assert (process.returncode in {143, -signal.SIGTERM}, err.strip()) == (True, STOPPED)
+    assert [path for path in (folder / "state").rglob("*") if path.is_file()]

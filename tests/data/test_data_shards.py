@@ -113,6 +113,14 @@ def test_files_that_do_not_go_together_are_named(tmp_path, second, says):
         list_parquet(str(tmp_path))
 
 
+def test_numbers_without_names_stand_for_the_same_classes_only_where_all_names_agree(tmp_path):
+    write(tmp_path, table([0, 1, 2], names=NAMES), table([0, 1, 2]), test=table([0, 1, 2], names=NAMES))
+    assert shades_of(tmp_path) == SHADES
+    write(tmp_path, table([0, 1, 2], names=NAMES), table([0, 1, 2]), table([2, 1, 0], names=NAMES[::-1]))
+    with pytest.raises(DataError, match=r"train-2\.parquet: numbers the classes otherwise than files whose"):
+        list_parquet(str(tmp_path))
+
+
 def test_numbers_beside_words_are_refused(tmp_path):
     write(tmp_path, table(NAMES), table([0, 1, 2]))
     with pytest.raises(DataError, match=r"train-1\.parquet: its labels are numbers, those of other files words"):
@@ -168,7 +176,7 @@ def tiff(numbers):
 @pytest.mark.parametrize(
     ("number", "kind", "shade"),
     [(0.5, np.float32, 128), (1.0, np.float32, 255), (120.0, np.float32, 120), (255.0, np.float32, 255),
-     (200, np.int32, 200), (255, np.int32, 255)],
+     (200, np.int32, 200), (255, np.int32, 255), (0, np.int32, 0), (1, np.int32, 1), (0.0, np.float32, 0)],
 )  # fmt: skip
 def test_numbers_of_a_known_range_are_read_right(number, kind, shade):
     assert tiff(np.full((4, 4), number, kind)).tolist() == [[[shade] * 4] * 4]
@@ -181,6 +189,11 @@ def test_numbers_of_no_known_range_are_no_picture(number, kind):
     found = tiff(np.array([[number, 0.25]] * 2).astype(kind))
     assert isinstance(found, Corrupt)
     assert "neither 0 to 1 nor 0 to 255" in found.reason
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_float_picture_of_no_finite_range_is_no_picture(number):
+    assert isinstance(tiff(np.full((4, 4), number, np.float32)), Corrupt)
 
 
 def test_files_with_other_endings_are_counted_and_one_is_named(tmp_path, caplog):

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from ray.train.torch import TorchConfig
 
@@ -26,7 +28,10 @@ from raygen.cluster.machines import capacity
 from raygen.cluster.train.watch import Watch, WorkerLog
 from raygen.cluster.train.worker import work
 from raygen.errors import InputError, RaygenError, SettingsError, StoreError
+from raygen.process import process_start
 from raygen.training import EpochReport, TrainingTask
+
+_NOTES = "raygen-train-"
 
 log = logging.getLogger(__name__)
 
@@ -184,8 +189,17 @@ def _trainer(
 
 @contextmanager
 def _bookkeeping() -> Iterator[str]:
-    """Give a folder of this machine, where Ray's controller runs too, for what Ray notes for itself."""
-    with tempfile.TemporaryDirectory(prefix="raygen-train-", ignore_cleanup_errors=True) as folder:
+    """Give a folder of this machine, where Ray's controller runs too, for what Ray notes for itself.
+
+    Those of drivers that were killed are removed.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{_NOTES}*"):
+        pid, _, rest = left.name.removeprefix(_NOTES).partition("-")
+        # Process numbers are used again: when it began tells which one it was.
+        if pid.isdecimal() and process_start(int(pid)) not in {rest.partition("-")[0], "unknown"}:
+            shutil.rmtree(left, ignore_errors=True)  # another user's stays
+    prefix = f"{_NOTES}{os.getpid()}-{process_start(os.getpid())}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
         yield folder
 
 
