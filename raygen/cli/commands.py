@@ -11,7 +11,7 @@ import click
 from raygen import networks, stages
 from raygen.cli.display import Display
 from raygen.cli.epochs import EpochLines, show_trained
-from raygen.cli.options import SettingsCommand, configured
+from raygen.cli.options import SettingsCommand, configured, with_folder
 from raygen.cli.reports import plan_lines, show_farm, show_gallery, show_plan, show_reference, show_samples
 from raygen.cli.tables import class_table, layer_line, layer_table, trial_table
 from raygen.config import (
@@ -149,9 +149,13 @@ def sample(config: SampleConfig, *, only_plan: bool, as_json: bool) -> None:
 
 
 @click.command(cls=SettingsCommand, epilog="Manual: raygen help gallery")
+@with_folder
 @configured(GalleryConfig)
 def gallery(config: GalleryConfig) -> None:
-    """Make the pages and pictures of a run."""
+    """Make the pages and pictures of a run.
+
+    RUN is its folder or URI, as --out.
+    """
     show_gallery(Display(sys.stdout), stages.gallery(config.out))
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from raygen import runs, stages
 from raygen.cli.display import Display, duration
-from raygen.cli.options import SettingsCommand, configured
+from raygen.cli.options import SettingsCommand, configured, with_folder
 from raygen.config import StatusConfig, VerifyConfig
-from raygen.errors import SettingsError, UnfinishedError
+from raygen.errors import UnfinishedError
 
 if TYPE_CHECKING:
     from raygen.runs import RunStatus, TrainingStatus
@@ -28,27 +27,15 @@ _NAMED = 10
 _json = click.option("--json", "as_json", is_flag=True, help="print one JSON object a line")
 
 
-def _with_folder(command: Callable[..., None]) -> Callable[..., None]:
-    """Let the folder be given without ``--out``."""
-
-    @functools.wraps(command)
-    def run(folder: str | None, **options: Any) -> None:
-        if folder is not None and options.get("out") not in (None, folder):
-            raise SettingsError(f"{folder} and --out {options['out']}", where="options", right="give one of them")
-        command(**(options | ({"out": folder} if folder is not None else {})))
-
-    return click.argument("folder", metavar="[RUN]", required=False)(run)
-
-
 @click.command(cls=SettingsCommand, epilog="Manual: raygen help storage")
-@_with_folder
+@with_folder
 @_json
 @configured(StatusConfig)
 def status(config: StatusConfig, *, as_json: bool) -> None:
     """Show how far a run or a training is.
 
-    RUN is its folder or URI. Works from any terminal, during the run or afterwards. Shows the units that are done, in
-    flight and set aside, the rate and the time left; of a training the epochs.
+    RUN is its folder or URI, as --out. Works from any terminal, during the run or afterwards. Shows the units that are
+    done, in flight and set aside, the rate and the time left; of a training the epochs.
     """
     for found in stages.status(config.out):
         if as_json:
@@ -61,14 +48,14 @@ def status(config: StatusConfig, *, as_json: bool) -> None:
 @click.option(
     "--mend", is_flag=True, help="remove torn and unneeded files; the same command then makes again what is needed"
 )
-@_with_folder
+@with_folder
 @_json
 @configured(VerifyConfig)
 def verify(config: VerifyConfig, *, as_json: bool, mend: bool) -> None:
     """Read every file of a run or a training again.
 
-    RUN is its folder or URI. Finds what is torn, what is missing, and what does not belong there. The exit status is 3
-    if something is torn or missing.
+    RUN is its folder or URI, as --out. Finds what is torn (damaged), what is missing, and what does not belong there.
+    The exit status is 3 if something is torn or missing.
     """
     display = Display(sys.stdout)
     if not as_json:
@@ -119,14 +106,19 @@ def _show_run(display: Display, status: RunStatus) -> None:
     if seconds and report.get("samples"):
         rate = (report.get("done", 0) - report.get("before", 0)) / seconds
         display.say(
-            f"rate: {60 * rate:.3g} units a minute, {report['samples'] / seconds:.3g} samples/s, "
-            f"{report.get('gradients', 0) / seconds:.3g} gradients/s; {report.get('converged', 0)} of "
+            f"rate: {_number(60 * rate)} units a minute, {_number(report['samples'] / seconds)} samples/s, "
+            f"{_number(report.get('gradients', 0) / seconds)} gradients/s; {report.get('converged', 0)} of "
             f"{report.get('nodes', 0)} nodes "
             "converged"
         )
     if status.seconds_left is not None and status.done < status.units:
         display.say(f"left: {duration(status.seconds_left)}")
     _show_driver(display, status.holder, alive=status.alive, age=status.age, complete=status.done >= status.units)
+
+
+def _number(value: float) -> str:
+    """Return a number with three digits, and without an exponent where it is large."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _show_lost(display: Display, status: RunStatus) -> None:
@@ -156,7 +148,7 @@ def _show_driver(display: Display, holder: Holder | None, *, alive: bool, age: f
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.since))
         display.say(f"driver: {holder}, since {since}{heard}")
     elif complete:
-        display.say("driver: none, and none is needed")
+        display.say("driver: none; all is done")
     elif holder is not None:
         display.say(f"driver: dead ({holder}){heard}; the same command continues from here")
     else:

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from raygen.config import load_config
 from raygen.documents import parse_yaml
+from raygen.errors import SettingsError
 from raygen.settings import Group, Settings
 
 Config = TypeVar("Config", bound=Settings)
@@ -83,6 +84,18 @@ def configured(kind: type[Config]) -> Callable[[Callable[..., None]], Callable[.
         return wrapped
 
     return decorate
+
+
+def with_folder(command: Callable[..., None]) -> Callable[..., None]:
+    """Let the folder be given without ``--out``, as the argument RUN."""
+
+    @functools.wraps(command)
+    def run(folder: str | None, **options: Any) -> None:
+        if folder is not None and options.get("out") not in (None, folder):
+            raise SettingsError(f"{folder} and --out {options['out']}", where="options", right="give one of them")
+        command(**(options | ({"out": folder} if folder is not None else {})))
+
+    return click.argument("folder", metavar="[RUN]", required=False)(run)
 
 
 def _option(name: str, field: FieldInfo, group: Group) -> Callable[..., Any]:

@@ -53,12 +53,20 @@ def show_samples(display: Display, sampled: Sampled) -> None:
         if made.dead:
             display.say(f"sample: {made.dead} of these nodes are constant or dead; they are marked, and not sampled")
         display.table(totals_table(report.layers))
+        if (left := made.nodes - made.dead - made.converged) > 0:
+            display.say(
+                f"not converged: {left} of {made.nodes} nodes, marked in the pages; a lower --contrast, another "
+                "--reference or more --draws may help (raygen help chains-and-convergence)"
+            )
     display.say(f"run: {sampled.run.location.title}")
 
 
 def show_gallery(display: Display, summary: GallerySummary) -> None:
     """Show what the gallery holds, and how to open it."""
-    display.say(f"gallery: {summary.samples:,} samples of {summary.nodes} nodes in {summary.layers} layers")
+    display.say(
+        f"gallery: {summary.samples:,} samples of {summary.nodes} nodes "
+        f"in {summary.layers} layer{'' if summary.layers == 1 else 's'}"
+    )
     for kind, names in (("not done yet", summary.missing), ("torn", summary.torn)):
         if names:
             display.say(f"gallery: {len(names)} {kind}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
@@ -78,7 +86,7 @@ def show_plan(display: Display, report: PlanReport, *, actors: int, threads: int
     display.say(f"time: {most}{duration(report.wall_seconds(actors))} on {who}, {hours}")
     if report.done:
         display.say(f"done: {report.done:,} of {total.units:,} units already; the figures are those of all")
-    cores = f", {report.threads} threads" if report.device == "cpu" else ""
+    cores = f", {report.threads} thread{'' if report.threads == 1 else 's'}" if report.device == "cpu" else ""
     display.say(f"measured: a second or two for each layer on this machine ({report.device}{cores})")
     if report.has_log_z:
         display.say("log Z is not in the figures: its cost is known only while it runs")

@@ -43,7 +43,7 @@ def digits() -> tuple[ImageSet, ImageSet]:
     try:
         bunch = persist(load_digits)
     except OSError as error:
-        raise DataError(f"cannot be read ({error})", where="data digits", right="install scikit-learn anew") from error
+        raise DataError(f"cannot be read ({error})", where="data digits", right="install scikit-learn again") from error
     labels = torch.from_numpy(bunch.target).to(torch.int64)
     whole = ImageSet("digits", _enlarge(torch.from_numpy(bunch.images)), labels, tuple("0123456789"))
     train, test = stratified_split(labels, test_part=0.2, seed=_DIGITS_SPLIT_SEED)

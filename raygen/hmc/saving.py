@@ -189,4 +189,4 @@ def _split(name: str, joined: Tensor, sizes: Tensor) -> tuple[bytes, ...]:
 
 
 def _misfit(what: str) -> StoreError:
-    return StoreError(what, where="chain state", right="begin the chains anew")
+    return StoreError(what, where="chain state", right="start the chains again")

@@ -118,7 +118,7 @@ class Batch:
         reference = self.density.reference
         for cohort in state.cohorts:
             if not set(cohort.indices) <= set(range(len(self.nodes))):
-                raise StoreError("saved chains of other nodes", where="chain state", right="begin the chains anew")
+                raise StoreError("saved chains of other nodes", where="chain state", right="start the chains again")
             rows = len(cohort.indices) * self.streams.chains
             ones = torch.ones((rows, *reference.shape), device=self.streams.device)
             like = begin_cohort(cohort.indices, ChainState(ones, ones[:, 0, 0, 0], ones), reference, settings)

@@ -148,7 +148,7 @@ def test_sample_says_what_it_made_and_a_second_time_that_it_was_there(call: Call
     assert "1 of 1 units were there already" in again.out
     shown = call("gallery", "--out", "run")
     assert shown.status == 0
-    assert "8 samples of 2 nodes in 1 layers" in shown.out
+    assert "8 samples of 2 nodes in 1 layer\n" in shown.out
     assert shown.out.splitlines()[-1] == f"open {Path('run/gallery/index.html').absolute().as_uri()}"
     assert Path("run/gallery/index.html").exists()
 

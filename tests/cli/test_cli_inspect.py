@@ -1,5 +1,6 @@
 """A run looked at from another terminal, verified and mended, planned beforehand, and never worked on by two."""
 
+import io
 import json
 import os
 import signal
@@ -13,6 +14,9 @@ from typing import Any
 import pytest
 from committed import committed
 
+from raygen.cli.display import Display
+from raygen.cli.inspection import show_status
+from raygen.runs import RunStatus
 from raygen.store import Run
 
 Call = Callable[..., Any]
@@ -76,7 +80,7 @@ def test_a_run_that_is_done_says_so_and_an_unfinished_one_who_left_it(call: Call
     assert call(*SAMPLE).status == 0
     said = call("status", "run")
     assert said.status == 0
-    assert "done: 4 of 4 units (100 %)" in said.out and "driver: none, and none is needed" in said.out
+    assert "done: 4 of 4 units (100 %)" in said.out and "driver: none; all is done" in said.out
     Path("run", Run.open("run").plan[0].path).unlink()
     said = call("status", "--out", "run")
     assert "done: 3 of 4 units (75 %)" in said.out
@@ -86,8 +90,26 @@ def test_a_run_that_is_done_says_so_and_an_unfinished_one_who_left_it(call: Call
     assert document["driver"]["samples"] == 32
 
 
-def test_status_and_verify_refuse_what_is_no_run(call: Call) -> None:
-    for command in ("status", "verify"):
+def test_a_gallery_takes_its_run_as_status_does(call: Call) -> None:
+    assert call(*SAMPLE).status == 0
+    given, named = call("gallery", "run"), call("gallery", "--out", "run")
+    assert (given.status, named.status) == (0, 0)
+    assert given.out == named.out
+    assert "in 1 layer\n" in given.out
+
+
+@pytest.mark.parametrize(("rate", "shown"), [(0.0123456, "0.0123"), (12.24, "12.2"), (999.4, "999"), (3096.8, "3,097")])
+def test_a_rate_is_written_without_an_exponent(rate: float, shown: str) -> None:
+    report = {
+        "seconds": 10.0, "samples": 1, "done": 1, "before": 0, "gradients": 10 * rate, "converged": 0, "nodes": 1,
+    }  # fmt: skip
+    stream = io.StringIO()
+    show_status(Display(stream), RunStatus(units=1, done=1, alive=False, holder=None, report=report, age=1.0))
+    assert f" {shown} gradients/s;" in stream.getvalue()
+
+
+def test_status_verify_and_gallery_refuse_what_is_no_run(call: Call) -> None:
+    for command in ("status", "verify", "gallery"):
         said = call(command, "nowhere")
         assert (said.status, len(said.err.splitlines())) == (2, 1)
         assert "there is no run.json" in said.err

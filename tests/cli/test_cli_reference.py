@@ -105,13 +105,22 @@ def test_a_reference_that_cannot_be_made_is_refused_in_one_line(
     assert list(Path().iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no reference at all"])
-def test_a_file_that_is_no_reference_is_refused_and_nothing_is_written(content: bytes | None, call: Call) -> None:
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (None, "there is no such file"),
+        (b"", r"is no reference that can be read \(.*\)"),
+        (b"no reference at all", r"is no reference that can be read \(.*\)"),
+    ],
+)
+def test_a_file_that_is_no_reference_is_refused_and_nothing_is_written(
+    content: bytes | None, what: str, call: Call
+) -> None:
     if content is not None:
         Path("q.safetensors").write_bytes(content)
     refused(
         call(*SAMPLE, "--nodes", "ip2:1", "--out", "run", "--reference-file", "q.safetensors"),
-        r"raygen: q.safetensors: is no reference that can be read \(.*\); give a file that save_reference has written",
+        rf"raygen: q.safetensors: {what}; give a file that raygen reference wrote",
     )
     assert not Path("run").exists()
 

@@ -103,7 +103,7 @@ CASES = {
     ),
     "unknown command": ("sampel", r"raygen: No such command 'sampel'.*; see raygen --help"),
     "option without its value": ("gallery --out", r"raygen: .*--out.* requires an argument"),
-    "stray argument": ("gallery here --out run", r"raygen gallery: .*unexpected extra argument.*here"),
+    "stray argument": ("nodes here --weights random", r"raygen nodes: .*unexpected extra argument.*here"),
     "no output folder": ("sample --nodes conv1:0 --weights random --local", r"options: out is not given; .*--out"),
     "empty output folder": (
         "sample --out= --nodes conv1:0 --weights random --local",

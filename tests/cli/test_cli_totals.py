@@ -1,6 +1,7 @@
 """What is said when sampling is done: a line, and a table by layer."""
 
 import io
+from dataclasses import replace
 
 from raygen.cli.display import Display
 from raygen.cli.reports import show_farm, show_samples
@@ -33,6 +34,15 @@ def test_the_end_of_a_run_is_shown_with_its_totals(tmp_path) -> None:
     assert said[1] == "sample: 20 samples of 6 nodes in 1 min 1 s, 1,200 gradients, 3 nodes converged"
     assert said[2].startswith("sample: 2 of these nodes are constant or dead")
     assert said[3:6] == totals_table(report.layers).splitlines()
+    assert said[6].startswith("not converged: 1 of 6 nodes")
+
+
+def test_a_run_whose_living_nodes_have_all_converged_says_nothing_of_convergence(tmp_path) -> None:
+    run = Run.begin(str(tmp_path), {}, [Unit("u", "conv1", ("conv1:0",), 1)], about={})
+    conv = replace(CONV, converged=4)
+    stream = io.StringIO()
+    show_samples(Display(stream), Sampled(run, FarmReport(3, 0, {"conv1": conv, "ip1": DEAD}, (), 0, {}, 61.0)))
+    assert "not converged" not in stream.getvalue()
 
 
 def test_actors_that_wait_and_units_set_aside_are_shown_while_it_runs() -> None:

@@ -145,7 +145,8 @@ def _with_input(
     size = (settings.input_size, settings.input_size) if settings.input_size else default.size
     if channels is None or size is None:
         lacking = "input_size" if size is None else "channels"
-        raise NetworkError(f"{lacking} is not known", where=f"network {name}", right=f"give {lacking}")
+        right = f"give {lacking} (--{lacking.replace('_', '-')})"
+        raise NetworkError(f"{lacking} is not known", where=f"network {name}", right=right)
     if channels * math.prod(size) > LARGEST_INPUT:
         check_size(settings, given, (channels, *size))
     # Statistics of three colours say nothing of an input with another number of channels.

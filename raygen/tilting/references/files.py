@@ -94,9 +94,12 @@ def load_reference(path: Path | str, shape: tuple[int, int, int] | None = None) 
         known = json.loads(metadata["provenance"]) if "provenance" in metadata else None
         known = known and {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
         provenance = None if known is None else Provenance(**known)
+    except FileNotFoundError as error:
+        raise StoreError("there is no such file", where=str(path),
+                         right="give a file that raygen reference wrote") from error  # fmt: skip
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, ScoreError) as error:
         raise StoreError(f"is no reference that can be read ({error})", where=str(path),
-                         right="give a file that save_reference has written") from error  # fmt: skip
+                         right="give a file that raygen reference wrote") from error  # fmt: skip
     if shape is not None and reference.shape != tuple(shape):
         raise ScoreError(f"a reference of shape {reference.shape} for images of shape {tuple(shape)}", where=str(path),
                          right="fit one to images of that shape")  # fmt: skip

@@ -303,7 +303,7 @@ def test_networks_that_cannot_be_built_are_explained_in_one_line(factories, name
 
 
 def test_an_unknown_input_must_be_given(factories):
-    with pytest.raises(NetworkError, match="input_size is not known; give input_size"):
+    with pytest.raises(NetworkError, match=r"input_size is not known; give input_size \(--input-size\)"):
         load("random", network=f"{factories}:small")
 
 
