@@ -48,8 +48,6 @@ def check_asked(settings: NetworkSettings, given: NetworkSettings) -> int | None
         return None
     for key, value in arguments.items():
         # Lists would say how many layers there are, names what is called.
-        if isinstance(value, int) and abs(value) >= 2**63:  # of so many digits Python may refuse to write it
-            _refuse(settings, f"asks for a number {key} of more than 64 bits", "arguments")
         if value is not None and not isinstance(value, bool | int | float):
             _refuse(settings, f"asks for {key} = {value!r}", "arguments")
     weights = Path(settings.weights or "")

@@ -22,6 +22,9 @@ KEY = "raygen"  # of the safetensors header's metadata that makes a file a rayge
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _AVERAGED = "n_averaged"  # the counter of torch's AveragedModel
 _MOST_PREFIXES = 100
+_HOLDERS = {"module", "_orig_mod", "model", "net", "network", "backbone", "ema", "ema_model", "model_ema", "student",
+            "teacher", "averaged_model"}  # fmt: skip
+"""What training programs call the network that they hold beside other things."""
 _WRAPPED = 10
 """Mappings around a state_dict."""
 _UNPACKED = 20
@@ -89,7 +92,10 @@ def _namings(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Iterat
     anchors = sorted(own, key=len)[:3]
     before = {name.removesuffix(part) for name in tensors for part in anchors if name.endswith("." + part)}
     for prefix in sorted(before, key=len)[:_MOST_PREFIXES]:
-        yield {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        within = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        # Beside a part of a larger network lies the rest of it, beside a whole one what a program keeps for itself.
+        if len(within) == len(tensors) or set(prefix.rstrip(".").split(".")) <= _HOLDERS:
+            yield within
 
 
 def _misfits(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[tuple[str, list[str]]]:

@@ -72,6 +72,12 @@ def test_unknown_names_beside_the_networks_own_are_refused():
         fit(Net(), prefixed("model.", state(Net) | {"extra.weight": torch.ones(1)}))
 
 
+def test_a_part_of_a_larger_network_is_not_taken_for_a_whole_one():
+    larger = prefixed("block.", state(Net)) | {"stem.weight": torch.ones(3), "fc.weight": torch.ones(2)}
+    with pytest.raises(WeightsError, match="does not fit the network"):
+        fit(Net(), larger)
+
+
 def test_two_different_networks_in_one_state_dict_are_not_guessed_between():
     both = prefixed("student.", state(Net)) | prefixed("teacher.", state(Net))
     assert_equal(fit(Net(), both), state(Net))
