@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
+from raygen.errors import StoreError
 from raygen.gallery.evidence import Chain, Images
+from raygen.store import check_pixels
 
 TILE_CHAINS = 4
 SHEET_CHAINS, SHEET_DRAWS = 32, 24
@@ -141,9 +143,14 @@ def spread(count: int, limit: int) -> tuple[int, ...]:
 
 
 def _decode(png: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(png)) as picture:
-        # Alpha holds the gaps between images: transparent, they suit a light page and a dark one.
-        return picture.convert("LA" if picture.mode in {"1", "L", "LA"} else "RGBA")
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
+            check_pixels(picture.size)
+            # Alpha holds the gaps between images: transparent, they suit a light page and a dark one.
+            return picture.convert("LA" if picture.mode in {"1", "L", "LA"} else "RGBA")
+    except Exception as error:  # Pillow's decoders raise whatever they stumble over
+        what = f"holds a picture that cannot be shown ({type(error).__name__}: {error})"
+        raise StoreError(what, where="samples", right="let raygen verify --mend remove it, and sample again") from None
 
 
 def _fit(images: list[Image.Image], *, target: int, largest: int) -> tuple[list[Image.Image], int, bool]:

@@ -9,5 +9,6 @@ from .run import Run as Run
 from .schema import SAMPLES as SAMPLES
 from .unit import Unit as Unit
 from .verify import Findings as Findings
+from .verify import check_pixels as check_pixels
 from .verify import mend_run as mend_run
 from .verify import verify_run as verify_run

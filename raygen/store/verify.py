@@ -239,10 +239,25 @@ def _values(samples: pa.Table) -> Iterator[str]:
             yield f"has {samples[column.name].null_count} samples without {column.name}"
 
 
+_MOST_PIXELS = 2**26
+"""Of a sample: a few kilobytes may stand for more than memory holds."""
+
+
+def check_pixels(size: Size) -> None:
+    """Refuse a picture that no sample is as large as, before it is decoded.
+
+    Raises:
+        ValueError: naming its size.
+    """
+    if size[0] * size[1] > _MOST_PIXELS:
+        raise ValueError(f"{size[0]}x{size[1]} are more than {_MOST_PIXELS:,} pixels")
+
+
 def _size(image: bytes | None) -> Size | None:
     """Return the size of a PNG, None where it is no whole one."""
     try:
         with Image.open(io.BytesIO(image or b""), formats=["PNG"]) as opened:
+            check_pixels(opened.size)
             opened.load()
             return opened.size
     except Exception:  # a torn picture may raise anything in its reader

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from raygen.errors import StoreError
 from raygen.gallery.evidence import read_nodes
 from raygen.gallery.pictures import SHEET_CHAINS, SHEET_DRAWS, contact_sheet, sheet, spread, tile, trace
 
@@ -124,3 +125,21 @@ def test_a_trace_runs_from_the_lowest_to_the_highest_score(layer_of, table_of):
     assert drawn.draws == (0, 5)
     assert drawn.lines[0][1].startswith("0.0,96.0")  # chain 0 begins lowest
     assert drawn.lines[3][1].endswith("1000.0,4.0")  # chain 3 ends highest
+
+
+def bomb() -> bytes:
+    """A few kilobytes that stand for 69 million pixels."""
+    sink = io.BytesIO()
+    Image.new("1", (8300, 8300)).save(sink, "PNG")
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("png", "says"),
+    [(bomb(), "8300x8300 are more than"), (b"no picture", "UnidentifiedImageError"), (bomb()[:60], "cannot be shown")],
+)
+def test_a_sample_that_is_no_picture_or_too_large_a_one_is_one_line(png, says):
+    assert len(png) < 20_000
+    for show in (tile, sheet):
+        with pytest.raises(StoreError, match=says):
+            show([[png]])
