@@ -30,6 +30,9 @@ _SCALES = (1.0, 0.5, 2.0, 1.0)
 _BOUND = 1e-2
 """Relative difference of scores, or of gradients, that is no round-off; that of TF32 stays below 2e-3."""
 
+_KINKS = 0.5
+"""Relative difference that kinks alone may make; what is further off, or fails, is no matter of round-off."""
+
 _EXACT = 1e-6
 """The same in float64."""
 
@@ -259,7 +262,7 @@ def _off(network: Network, cut: Cut, rows: Sequence[Node], images: Tensor, own: 
         off = _difference(cut, scores, images, own)
     except Exception:  # the network may be the user's code
         return math.inf
-    if off <= _BOUND:
+    if not _BOUND < off <= _KINKS:
         return off
     try:  # A gradient jumps where round-off moves a value past the kink of a ReLU.
         wide = replace(network, module=copy_module(network.module).double())
