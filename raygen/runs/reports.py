@@ -23,6 +23,7 @@ class UnitReport:
         nodes, converged: how many nodes, and how many of them converged.
         seconds: it took.
         dead: how many nodes are constant or dead, and were not sampled.
+        size: bytes written.
         notes: which shortcuts it did not take, and why; mostly none.
     """
 
@@ -35,6 +36,7 @@ class UnitReport:
     converged: int
     seconds: float
     dead: int = 0
+    size: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -44,7 +46,7 @@ class Totals:
 
     Attributes:
         units: how many.
-        samples, gradients, nodes, converged, dead, seconds: summed over them, as in ``UnitReport``.
+        samples, gradients, nodes, converged, dead, seconds, size: summed over them, as in ``UnitReport``.
         rates: sum of their mean acceptance rates.
         rated: units that have one.
     """
@@ -58,6 +60,7 @@ class Totals:
     seconds: float = 0.0
     rates: float = 0.0
     rated: int = 0
+    size: int = 0
 
     @property
     def acceptance(self) -> float | None:
@@ -78,6 +81,7 @@ class Totals:
             seconds=report.seconds,
             rates=report.acceptance if rated else 0.0,
             rated=int(rated),
+            size=report.size,
         )
 
     def __add__(self, other: Totals) -> Totals:

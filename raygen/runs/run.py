@@ -55,7 +55,7 @@ def sample_unit(
     keeper = StateKeeper(run, unit, save_every) if save_every else None
     try:
         rows = sampler.sample(unit, on_progress, on_state=keeper, saved=read_state(run, unit))
-        run.commit(unit, rows)
+        size = run.commit(unit, rows)
     except BaseException as error:
         # A request to stop, by SIGTERM or Ctrl-C, is no Exception; a failure of the unit's own would come again.
         if keeper is not None and not isinstance(error, Exception):
@@ -73,6 +73,7 @@ def sample_unit(
         converged=pc.sum(heads["converged"]).as_py(),
         dead=pc.sum(pc.is_valid(heads["dead"])).as_py(),
         seconds=time.monotonic() - start,
+        size=size,
         notes=sampler.notes,
     )
 

@@ -227,6 +227,7 @@ def sample_request(config: SampleConfig, request: Request, on_progress: Callable
         InputError, UnfinishedError: as ``sample`` does.
     """
     run = _begin(config, request)
+    before = sum(run.sizes().values())
     status = StatusWriter(run.location, on_progress)
     report = _sample_here(config, run, request, status) if config.local else _farm(config, run, request, status)
     if report.made.units or report.set_aside:
@@ -237,12 +238,18 @@ def sample_request(config: SampleConfig, request: Request, on_progress: Callable
             f"{run.location.title}: {report.lost} of {report.units} units were set aside, "
             f"{', '.join(sorted(report.set_aside)[:5])}; {unit}: {reason}"
         )
-    _check_stored(run, config.out, report)
+    _check_stored(run, config.out, report, before + report.made.size)
     return Sampled(run, report)
 
 
-def _check_stored(run: Run, folder: str, report: FarmReport) -> None:
+def _check_stored(run: Run, folder: str, report: FarmReport, size: int) -> None:
     """Look once more for what was committed, in one listing: somebody may have removed it since.
+
+    Args:
+        run: as it was begun.
+        folder: that the user named.
+        report: the last one; no unit was set aside.
+        size: bytes that the samples have at least.
 
     Raises:
         UnfinishedError: naming what is gone.
@@ -250,14 +257,17 @@ def _check_stored(run: Run, folder: str, report: FarmReport) -> None:
     try:
         again = Run.open(folder)
         plan = again.plan
-        done = again.done(plan)
+        sizes = again.sizes()
     except StoreError as error:
         raise UnfinishedError(f"{run.location.title}: the run has lost what says what it is: {error.what}") from error
-    if gone := [unit.name for unit, there in zip(plan, done, strict=True) if not there]:
+    if gone := [unit.name for unit in plan if unit.path not in sizes]:
         raise UnfinishedError(
             f"{run.location.title}: {len(gone)} of {report.units} units were committed and are gone, "
             f"{', '.join(gone[:5])}; run the same command again, which makes them"
         )
+    if sum(sizes.values()) < size:
+        raise UnfinishedError(f"{run.location.title}: the samples hold {sum(sizes.values()):,} bytes, written were "
+                              f"{size:,}; raygen verify names the file, and verify --mend removes it")  # fmt: skip
 
 
 def about() -> dict[str, str]:

@@ -47,6 +47,9 @@ class Backend(Protocol):
     def entries(self, path: str, *, recursive: bool) -> list[Entry]:
         """Return what a folder holds, in any order; nothing where there is none."""
 
+    def sizes(self, path: str) -> dict[str, int]:
+        """Return the bytes of each file below a folder, by its name relative to it; nothing where there is none."""
+
     def open(self, path: str) -> BinaryIO:
         """Open a file to be read from any position."""
 
@@ -86,6 +89,11 @@ class LocalBackend:
         if not self.exists(path):
             return []
         return list(_entries(path, "", recursive=recursive, seen={os.path.realpath(path)}))
+
+    def sizes(self, path: str) -> dict[str, int]:
+        """Ask the system for each file."""
+        found = self.entries(path, recursive=True)
+        return {name: (Path(path) / name).stat().st_size for name, kind in found if kind == "file"}
 
     def open(self, path: str) -> BinaryIO:
         """Open a file, and nothing else: a pipe would wait for ever, a device never end."""

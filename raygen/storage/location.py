@@ -101,6 +101,14 @@ class Location:
         found = self._try("the folder cannot be listed", lambda: self.backend.entries(path, recursive=recursive))
         return sorted(entry for entry in found if hidden or not _is_hidden(entry.name))
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return the bytes of each file below ``folder``, by its name relative to it; nothing if it does not exist.
+
+        Raises:
+            StoreError: if it cannot be listed.
+        """
+        return self._try("the folder cannot be listed", lambda: self.backend.sizes(self._path(folder)))
+
     def read(self, name: str) -> bytes:
         """Return a file's bytes.
 

@@ -136,12 +136,26 @@ class Run:
         """
         return sum(name.endswith(".parquet") for name in self.location.names("samples", recursive=True))
 
-    def commit(self, unit: Unit, samples: pa.Table) -> None:
-        """Write a unit's samples whole; a second commit of the same unit replaces the first by the same rows."""
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of each file of samples, by its path in the run: of unit ``u`` at ``u.path``.
+
+        Raises:
+            StoreError: if the storage does not answer.
+        """
+        return {f"samples/{name}": size for name, size in self.location.sizes("samples").items()}
+
+    def commit(self, unit: Unit, samples: pa.Table) -> int:
+        """Write a unit's samples whole; a second commit of the same unit replaces the first by the same rows.
+
+        Returns:
+            The bytes written.
+        """
         from raygen.store.samples import write_samples  # noqa: PLC0415
 
-        self.location.write(unit.path, write_samples(samples))
+        data = write_samples(samples)
+        self.location.write(unit.path, data)
         self.state(unit).remove()
+        return len(data)
 
     def state(self, unit: Unit) -> UnitState:
         """Return the file of a unit's state, which is there while the unit is unfinished."""

@@ -67,3 +67,16 @@ def test_a_trained_network_that_is_gone_is_not_called_done(tmp_path, monkeypatch
         with pytest.raises(UnfinishedError, match="the trained network was written and is gone"):
             pretrain(settings, lambda report: None)
     assert pretrain(settings, lambda report: None).finished
+
+
+def test_samples_that_have_lost_a_part_are_noticed(tmp_path):
+    run, cut = tmp_path / "run", []
+
+    def on_progress(report):
+        if report.made.units == 1 and not cut:
+            cut.append(True)
+            (path,) = (run / "samples").rglob("*.parquet")
+            path.write_bytes(path.read_bytes()[:-100])
+
+    with pytest.raises(UnfinishedError, match=r"run: the samples hold [\d,]+ bytes, written were [\d,]+; raygen"):
+        sample(config(run), on_progress)

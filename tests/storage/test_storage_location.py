@@ -242,6 +242,8 @@ def test_a_local_folder_lists_what_pyarrow_lists(tmp_path):
     for recursive in (False, True):
         assert ours.names(recursive=recursive) == theirs.names(recursive=recursive)
         assert ours.entries(recursive=recursive) == theirs.entries(recursive=recursive)
+    assert ours.sizes("") == theirs.sizes("") == {"a/b": 1, "a/.hidden/c": 1, "z": 1}
+    assert ours.sizes("nothing") == theirs.sizes("nothing") == {}
     for name in ("", "a", "z", "broken", "z/below", "nothing"):
         assert ours.exists(name) == theirs.exists(name)
     for folder in ("nothing", "z/below"):
