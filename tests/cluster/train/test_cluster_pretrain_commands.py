@@ -21,7 +21,7 @@ from raygen.training import TrainingFolder
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ASKED = {"limit": 200, "epochs": 4, "generative_epochs": 3, "workers": 2, "seed": 4, "channels": 1, "input_size": 28}
-ASKED |= {"network": "pretrain_networks:slow_lenet", "arguments": {"pause": 0.2}, "mean": [0.0], "std": [1.0]}
+ASKED |= {"network": "pretrain_networks:slow_lenet", "arguments": {"pause": 0.6}, "mean": [0.0], "std": [1.0]}
 STOPPED = "raygen: stopped; what is finished is kept, and the same command continues from there"
 
 
