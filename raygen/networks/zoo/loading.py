@@ -19,7 +19,8 @@ from raygen.networks.network import Network, wrap_network
 from raygen.networks.settings import NetworkSettings, with_metadata
 from raygen.networks.zoo.asked import LARGEST_INPUT, check_asked, check_size, note_named
 from raygen.networks.zoo.factories import Defaults, build_network, defaults_of, download_weights
-from raygen.networks.zoo.weights import fit_weights, read_description, read_tensors, state_dict_of
+from raygen.networks.zoo.fitting import fit_weights
+from raygen.networks.zoo.weights import read_description, read_tensors, state_dict_of
 from raygen.settings import Settings
 
 
@@ -37,8 +38,8 @@ class _Description(Settings):
 def load_network(settings: NetworkSettings, *, seed: int = 0, code: str | None = None) -> Network:
     """Build the network that ``settings`` name and load its weights.
 
-    ``weights`` is a file (a state_dict in .pt, .pth or .safetensors, or a raygen checkpoint, which also says which
-    network it is), "DEFAULT" for torchvision's download, or "random" for the untrained network of ``seed``.
+    ``weights`` is a file (a state_dict in .pt, .pth, .ckpt or .safetensors, or a raygen checkpoint, which also says
+    which network it is), "DEFAULT" for torchvision's download, or "random" for the untrained network of ``seed``.
     What settings give explicitly goes before what a file beside the weights says, and that before what the checkpoint
     or torchvision say of the input and the classes; see :mod:`raygen.networks.settings`. A factory is imported only
     where the settings name it explicitly: a file may ask for networks that are built in, and for those within bounds.

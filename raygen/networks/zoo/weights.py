@@ -1,11 +1,10 @@
-"""Weight files: reading tensors and nothing else, fitting them to a module, and raygen's checkpoints."""
+"""Weight files: reading tensors and nothing else, and raygen's checkpoints."""
 
 from __future__ import annotations
 
 import json
-import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,16 @@ from torch import Tensor, nn
 
 from raygen.errors import StoreError, WeightsError
 from raygen.networks.network import hash_weights
+from raygen.networks.settings import WEIGHT_FILES
+from raygen.networks.zoo.fitting import said_by
 from raygen.storage import Location, check_sealed, seal_tensors
 
 KEY = "raygen"  # of the safetensors header's metadata that makes a file a raygen checkpoint
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
-_AVERAGED = "n_averaged"  # the counter of torch's AveragedModel
-_MOST_PREFIXES = 100
-_HOLDERS = {"module", "_orig_mod", "model", "net", "network", "backbone", "ema", "ema_model", "model_ema", "student",
-            "teacher", "averaged_model"}  # fmt: skip
-"""What training programs call the network that they hold beside other things."""
 _WRAPPED = 10
 """Mappings around a state_dict."""
 _UNPACKED = 20
 """Bytes that a byte of a file may unpack to."""
-_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".safetensors")
 _RIGHT = "give a whole .safetensors file, or a .pt, .pth or .ckpt file with a state_dict"
 
 
@@ -45,102 +40,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "there is no such file"
         raise WeightsError(what, where=where, right=_RIGHT)
-    if path.suffix not in _SUFFIXES:
+    if path.suffix not in WEIGHT_FILES:
         raise WeightsError(f"unknown kind of file {path.suffix!r}", where=where, right=_RIGHT)
     try:
         values = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
     except Exception as error:  # a damaged file may raise anything in the reader
-        raise WeightsError(f"cannot be read as tensors ({_short(error)})", where=where, right=_RIGHT) from None
+        raise WeightsError(f"cannot be read as tensors ({said_by(error)})", where=where, right=_RIGHT) from None
     return state_dict_of(values, where)
-
-
-def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
-    """Copy ``tensors`` into ``module``.
-
-    Names are taken as they are. Where they do not fit, they are tried without what training programs put before them
-    (``module.``, ``model._orig_mod.``), whatever else these have saved beside the network; and as older versions of
-    DenseNet wrote them. Of tensors that the module shares under several names one is enough.
-
-    Raises:
-        WeightsError: if names are missing or unexpected, shapes differ, or a value cannot be taken as it is; then
-            nothing is copied.
-    """
-    own = module.state_dict()
-    fitting = [(named, faults) for named in _namings(own, tensors) for faults in (_misfits(own, named),)]
-    fits = [named for named, faults in fitting if not faults]
-    if not fits:
-        right = "give the weights of this network, or the network and arguments of these weights"
-        faults = min((faults for _, faults in fitting), key=lambda faults: sum(len(names) for _, names in faults))
-        listed = "; ".join(f"{len(names)} {label}: {_first(names)}" for label, names in faults)
-        raise WeightsError(f"does not fit the network; {listed}", where=where, right=right)
-    if len(fits) > 1 and not all(_same(fits[0], other, own) for other in fits[1:]):
-        what = f"holds {len(fits)} networks that fit"
-        raise WeightsError(what, where=where, right="save the state_dict of one of them alone")
-    values = {name: _as_own(name, value, own[name], where) for name, value in fits[0].items() if name in own}
-    module.load_state_dict(values, strict=False)
-
-
-def _namings(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """Yield the tensors by names that the module may have for them, first as they are."""
-    yield dict(tensors)
-    # torchvision's own DenseNet files name their layers as an older version did: norm.1 for norm1.
-    old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
-    if any(old.search(name) for name in tensors):
-        tensors = {old.sub(r"\1\2", name): value for name, value in tensors.items()}
-        yield dict(tensors)
-    # A name that ends with one of the module's own shows what stands before it; of several, since one may be shared.
-    anchors = sorted(own, key=len)[:3]
-    before = {name.removesuffix(part) for name in tensors for part in anchors if name.endswith("." + part)}
-    for prefix in sorted(before, key=len)[:_MOST_PREFIXES]:
-        within = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        # Beside a part of a larger network lies the rest of it, beside a whole one what a program keeps for itself.
-        if len(within) == len(tensors) or set(prefix.rstrip(".").split(".")) <= _HOLDERS:
-            yield within
-
-
-def _misfits(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[tuple[str, list[str]]]:
-    """Return what does not fit, by kind; nothing where all does."""
-    shared = {_memory(own[name]) for name in tensors if name in own}
-    # Files from before batch norm counted its batches lack the counter; evaluation does not use it.
-    missing = [
-        name
-        for name, value in own.items()
-        if name not in tensors and not name.endswith("num_batches_tracked") and _memory(value) not in shared
-    ]
-    unexpected = [name for name in tensors if name not in own]
-    shapes = [
-        f"{name} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
-    ]
-    parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-    return [(label, names) for label, names in parts if names]
-
-
-def _memory(tensor: Tensor) -> tuple[object, ...]:
-    return (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (id(tensor),)
-
-
-def _same(first: Mapping[str, Tensor], second: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
-    return all(torch.equal(first[name], second[name]) for name in own if name in first and name in second)
-
-
-def _as_own(name: str, value: Tensor, own: Tensor, where: str) -> Tensor:
-    """Return ``value`` as the module's tensor takes it; refuse what would lose more than digits."""
-    if value.is_meta or value.is_nested or value.is_quantized:
-        kind = "no values (meta)" if value.is_meta else "quantised values" if value.is_quantized else "a nested tensor"
-        raise WeightsError(f"{name} holds {kind}", where=where, right="give plain floating tensors")
-    dense = value if value.layout == torch.strided else value.to_dense()
-    if not torch.can_cast(value.dtype, own.dtype) or (own.is_floating_point() and not value.is_floating_point()):
-        whole = own.dtype == torch.int64 and bool((dense.to(own.dtype) == dense).all())
-        if not whole:
-            raise WeightsError(f"{name} holds {_kind(value)} instead of {_kind(own)}", where=where,
-                               right="give the weights before they were converted")  # fmt: skip
-    return dense
-
-
-def _kind(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 def read_description(path: str | Path) -> dict[str, Any] | None:
@@ -160,7 +66,7 @@ def read_description(path: str | Path) -> dict[str, Any] | None:
             text = (file.metadata() or {}).get(KEY)
         description = None if text is None else json.loads(text)
     except Exception as error:  # a damaged file may raise anything in the reader
-        raise WeightsError(f"cannot be read as tensors ({_short(error)})", where=where, right=_RIGHT) from None
+        raise WeightsError(f"cannot be read as tensors ({said_by(error)})", where=where, right=_RIGHT) from None
     if description is not None and not isinstance(description, dict):
         raise WeightsError("its description is no mapping", where=where, right="give a checkpoint that raygen wrote")
     return description
@@ -221,8 +127,10 @@ def state_dict_of(values: Any, where: str) -> dict[str, Tensor]:
     for name, value in values.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             what = f"entry {str(name)!r} is a {type(value).__name__}, not a tensor"
+            if not isinstance(name, str):
+                what = f"a tensor is called {name!r}, which is no name"
             raise WeightsError(what, where=where, right=_RIGHT)
-    return {name: value for name, value in values.items() if name != _AVERAGED}
+    return dict(values)
 
 
 def _wrapped(values: Mapping[Any, Any]) -> Mapping[Any, Any] | None:
@@ -252,12 +160,3 @@ def _load_pickle(path: Path) -> Any:
         if size > _UNPACKED * path.stat().st_size:
             raise ValueError(f"it would unpack to {size:,} bytes")
     return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _first(names: Sequence[str], limit: int = 3) -> str:
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
-
-
-def _short(error: Exception, limit: int = 120) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:limit]}" if text else type(error).__name__

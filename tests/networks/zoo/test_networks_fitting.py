@@ -1,12 +1,15 @@
 """Which tensors of a file a module takes: by their own names first, then without what wrappers add; never guessed."""
 
+import argparse
+
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
 
 from raygen.errors import WeightsError
-from raygen.networks.zoo.weights import fit_weights, read_tensors, state_dict_of
+from raygen.networks.zoo.fitting import fit_weights
+from raygen.networks.zoo.weights import read_tensors, state_dict_of
 
 
 class Net(nn.Module):
@@ -133,3 +136,111 @@ def test_floating_values_of_another_precision_are_taken(convert):
 def test_sparse_values_are_taken_as_the_dense_ones_that_they_stand_for():
     values = {name: value.to_sparse() if value.ndim else value for name, value in state(Net).items()}
     assert_equal(fit(Net(), values), state(Net))
+
+
+class Wraps(nn.Module):
+    """A network of which a part is parallel, as old examples of training make it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.DataParallel(nn.Conv2d(3, 4, 3)), nn.Linear(4, 2)
+
+
+@pytest.mark.parametrize("outer", ["", "module.", "model._orig_mod."])
+@pytest.mark.parametrize("part", ["module.", "_orig_mod.", "_fsdp_wrapped_module._checkpoint_wrapped_module."])
+def test_what_wrappers_of_a_part_put_in_the_middle_of_a_name_is_taken_off(outer, part):
+    values = {name.replace("conv.", "conv." + part): value for name, value in state(Net).items()}
+    assert_equal(fit(Net(), prefixed(outer, values)), state(Net))
+
+
+def test_a_network_that_wraps_a_part_takes_weights_with_and_without_it():
+    whole = state(Wraps)
+    assert_equal(fit(Wraps(), whole), whole)
+    assert_equal(fit(Wraps(), {name.replace("module.", ""): value for name, value in whole.items()}), whole)
+
+
+def test_names_that_are_one_without_their_wrappers_are_not_guessed_between():
+    values = state(Net) | {"conv.module.weight": torch.ones(4, 3, 3, 3)}
+    with pytest.raises(WeightsError, match=r"1 unexpected: conv\.module\.weight"):
+        fit(Net(), values)
+
+
+class Counts(Net):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("n_averaged", torch.tensor(3, dtype=torch.int32))
+        self.register_buffer("bytes", torch.zeros(2, dtype=torch.uint8))
+
+
+def test_a_networks_own_counter_is_kept_and_that_of_an_average_around_it_left_out():
+    wanted = state(Counts) | {"n_averaged": torch.tensor(5, dtype=torch.int32)}
+    assert_equal(fit(Counts(), wanted), wanted)
+    around = prefixed("module.", wanted) | {"n_averaged": torch.tensor(9)}
+    assert_equal(fit(Counts(), around), wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("n_averaged", torch.tensor(2**40), "int64 instead of int32"),
+        ("n_averaged", torch.tensor(0.5), "float32 instead of int32"),
+        ("bytes", torch.tensor([-1, 2]), "int64 instead of uint8"),
+        ("bytes", torch.tensor([256, 2]), "int64 instead of uint8"),
+        ("fc.bias", torch.tensor([1e300, 0.0], dtype=torch.float64), "numbers beyond float32"),
+    ],
+)
+def test_numbers_that_the_networks_kind_cannot_hold_are_refused(name, value, says):
+    with pytest.raises(WeightsError, match=rf"^weights w: {name} holds {says}"):
+        fit(Counts(), state(Counts) | {name: value})
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_nested_tensor_is_refused():
+    nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    with pytest.raises(WeightsError, match=r"^weights w: fc\.bias holds a nested tensor"):
+        fit(Counts(), state(Counts) | {"fc.bias": nested})
+
+
+def test_numbers_that_another_kind_holds_too_are_taken():
+    bias = torch.tensor([1e-300, torch.inf], dtype=torch.float64)
+    values = {"n_averaged": torch.tensor(7.0), "bytes": torch.tensor([255, 0]), "fc.bias": bias}
+    found = fit(Counts(), state(Counts) | values)
+    assert (int(found["n_averaged"]), found["bytes"].tolist(), found["fc.bias"].tolist()) == (
+        7,
+        [255, 0],
+        [0, torch.inf],
+    )
+
+
+def test_a_tensor_that_the_network_shares_has_one_value():
+    values = state(Shares)
+    with pytest.raises(WeightsError, match=r"a\.weight and b\.weight have different values, and are one tensor"):
+        fit(Shares(), values | {"b.weight": values["b.weight"] + 1})
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [torch.Tensor.half, lambda value: value.to("meta"), lambda value: value.to_sparse() if value.ndim else value],
+)
+def test_two_networks_of_unlike_tensors_are_not_compared_but_refused(convert):
+    values = prefixed("student.", state(Net)) | {
+        "teacher." + name: convert(value) if value.is_floating_point() else value for name, value in state(Net).items()
+    }
+    with pytest.raises(WeightsError, match="holds 2 networks that fit"):
+        fit(Net(), values)
+
+
+def test_a_network_that_nothing_can_be_copied_to_is_refused():
+    with torch.inference_mode():
+        module = Net()
+    with pytest.raises(WeightsError, match=r"^weights w: cannot be loaded into the network"):
+        fit(module, state(Net))
+
+
+def test_what_is_no_tensor_in_a_pickle_is_named(tmp_path):
+    torch.save({"state_dict": state(Net), "args": argparse.Namespace(rate=0.1)}, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=r"cannot be read as tensors \(it holds a argparse\.Namespace, and not"):
+        read_tensors(tmp_path / "w.pt")
+    torch.save({1: torch.ones(1)}, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match="a tensor is called 1, which is no name"):
+        read_tensors(tmp_path / "w.pt")

@@ -314,3 +314,11 @@ def test_class_names_that_do_not_fit_are_refused(tmp_path, content, message):
         path.write_bytes(content)
     with pytest.raises(NetworkError, match=message):
         load("random", class_names=str(path))
+
+
+def test_a_file_beside_a_lightning_checkpoint_is_read(tmp_path):
+    torch.save(
+        {"state_dict": {"model." + name: value for name, value in lenet(3).state_dict().items()}}, tmp_path / "n.ckpt"
+    )
+    (tmp_path / "n.yaml").write_text("network: lenet\narguments: {classes: 3}\nmean: [0.25]\n")
+    assert load(tmp_path / "n.ckpt").mean == (0.25,)
