@@ -13,6 +13,7 @@ from raygen.errors import DataError, NetworkError
 from raygen.networks import Network, copy_module, first_real
 from raygen.training.scoring import make_ready, make_scorer
 from raygen.training.settings import TrainingSettings
+from raygen.training.sharing import rank_and_processes
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def check_images(network: Network, train_set: ImageSource, test_set: ImageSource
     counts = torch.bincount(train_set.labels[train_set.labels >= 0], minlength=classes)
     empty = [name for name, count in zip(train_set.class_names, counts.tolist(), strict=True) if not count]
     if empty:
-        names = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+        names = _listed(empty, 5)
         log.warning("data %s: %d of %d classes have no training image: %s", train_set.name, len(empty), classes, names)
 
 
@@ -82,7 +83,7 @@ def trainable(network: Network, class_names: Sequence[str], *, named: bool) -> n
         network: whose ``fixed`` parameters stay as they are.
         class_names: of the images, in the order of their labels.
         named: whether the weights stand for the network's own class names: where these are the same in another order,
-            the scores are put in the images' order.
+            the scores are put in the images' order. Where that cannot be, a warning shows both orders.
 
     Raises:
         NetworkError: if no parameter is to be trained.
@@ -93,35 +94,55 @@ def trainable(network: Network, class_names: Sequence[str], *, named: bool) -> n
     if not any(weights.requires_grad for weights in module.parameters()):
         raise NetworkError("has no parameter to train, all are fixed", where=f"network {network.name}",
                            right="leave requires_grad on in its factory")  # fmt: skip
-    own = network.class_names
-    if named and own != tuple(class_names) and sorted(own) == sorted(class_names):
-        _put_in_order(module, network, [own.index(name) for name in class_names])
+    own, wanted = network.class_names, tuple(class_names)
+    if named and _is_moved(own, wanted):
+        # Of a name that stands twice nobody knows which score is meant.
+        order = [own.index(name) for name in wanted] if sorted(own) == sorted(wanted) else []
+        if len(set(order)) < len(own) or not _put_in_order(module, network, order):
+            _warn_of_order(network.name, own, wanted)
     return module
 
 
-def _put_in_order(module: nn.Module, network: Network, order: Sequence[int]) -> None:
-    """Put the scores in another order, by the rows of the last layer; warn where it is not that layer that decides."""
-    x = torch.rand(1, *network.input_shape, generator=torch.Generator().manual_seed(0)).to(first_real(module))
-    last = [
+def _is_moved(own: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Say whether a class of the images, in letters of either case, has another index among the network's own."""
+    known, names = ([name.casefold() for name in names] for names in (own, wanted))
+    return any(name in known and known[index : index + 1] != [name] for index, name in enumerate(names))
+
+
+def _put_in_order(module: nn.Module, network: Network, order: Sequence[int]) -> bool:
+    """Put the scores in another order, by the rows of the layer that gives them; say whether there is such a layer."""
+    draw = torch.Generator().manual_seed(0)
+    like = first_real(module)
+    images = [torch.randn(1, *network.input_shape, generator=draw).to(like) for _ in range(3)]
+    layers = [
         layer for layer in module.modules()
         if isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.shape[0] == len(order)
-    ][-1:]  # fmt: skip
+    ]  # fmt: skip
+    index = list(order)
     with torch.no_grad():
-        before = network.module(x)
-        for layer in last:
-            for values in (layer.weight, layer.bias):
-                if values is not None:
-                    values.copy_(values[list(order)])
-        if last and torch.allclose(module(x), before[:, list(order)], rtol=1e-4, atol=1e-5):
-            return
-        for layer in last:
-            for values in (layer.weight, layer.bias):
-                if values is not None:
-                    values[list(order)] = values.clone()
-    names = network.class_names
-    log.warning("network %s: its classes are in the order %s, ..., those of the images in the order %s, ...: "
-                "each starts with the scores of another", network.name, ", ".join(names[:3]),
-                ", ".join(names[index] for index in order[:3]))  # fmt: skip
+        before = torch.cat([network.module(image) for image in images])
+        close = 1e-5 * float(before.abs().max())
+        for layer in reversed(layers):
+            rows = [values for values in (layer.weight, layer.bias) if values is not None]
+            for values in rows:
+                values.copy_(values[index])
+            after = torch.cat([module(image) for image in images])
+            if torch.allclose(after, before[:, index], rtol=1e-4, atol=close):
+                return True
+            for values in rows:
+                values[index] = values.clone()
+    return False
+
+
+def _warn_of_order(name: str, own: Sequence[str], wanted: Sequence[str]) -> None:
+    if rank_and_processes()[0]:
+        return  # the first process says it for all
+    log.warning("network %s: its classes are in the order %s, those of the images in the order %s: "
+                "some start with the scores of others", name, *(_listed(names) for names in (own, wanted)))  # fmt: skip
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def _try_step(network: Network, settings: TrainingSettings, classes: int, size: int) -> None:

@@ -57,9 +57,13 @@ class Scorer:
 
 
 def _main(output: object) -> Tensor:
-    """Return the scores alone of what a network puts out, in training mode perhaps with auxiliary ones behind them."""
+    """Return the scores alone of what a network puts out, in training mode perhaps with auxiliary ones behind them.
+
+    Of scores by name those are meant that bear torchvision's name or the common one, else the first.
+    """
     if isinstance(output, dict):
-        output = tuple(output.values())
+        named = [output[name] for name in ("out", "logits") if name in output]
+        output = tuple(named or output.values())
     if isinstance(output, tuple | list) and output:
         output = output[0]
     if not isinstance(output, Tensor):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from raygen.data import ImageSource
 from raygen.errors import DataError, NetworkError
 from raygen.networks import Network, NetworkSettings, hash_weights, load_network, wrap_network
-from raygen.training import TrainingSettings, check_images, check_trains
+from raygen.training import TrainingSettings, check_images, check_trains, make_scorer
 from raygen.training.check import _forward_sizes, trainable
 
 
@@ -166,4 +166,62 @@ def test_where_the_order_cannot_be_changed_a_warning_shows_both_and_nothing_is_c
     network = small("after")
     x = torch.randn(4, 1, 9, 9, generator=torch.Generator().manual_seed(1))
     assert torch.equal(trainable(network, ("c", "a", "b"), named=True).eval()(x), network.module(x))
-    assert "in the order a, b, c, ..., those of the images in the order c, a, b, ..." in caplog.text
+    assert "in the order a, b, c, those of the images in the order c, a, b:" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("own", "data"),
+    [
+        (("a", "a", "c"), ("c", "a", "a")),
+        (("cat", "dog", "emu"), ("dog", "emu", "fox")),
+        (("Light", "Night", "dusk"), ("night", "light", "dusk")),
+    ],
+)
+def test_classes_that_cannot_be_matched_and_stand_elsewhere_are_warned_of_once(caplog, own, data):
+    network = small(names=own)
+    x = torch.randn(4, 1, 9, 9, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(trainable(network, data, named=True).eval()(x), network.module(x))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"network small: its classes are in the order {', '.join(own)}, those of the images in the order "
+        f"{', '.join(data)}: some start with the scores of others"
+    ]
+
+
+@pytest.mark.parametrize("data", [("x", "y", "z"), ("A", "B", "C"), ("a", "b", "z"), ("a", "b", "c")])
+def test_classes_that_stand_where_they_stood_or_are_others_are_not_spoken_of(caplog, data):
+    trainable(small(), data, named=True)
+    assert caplog.records == []
+
+
+class Unused(nn.Module):
+    """The layer that was made last gives no scores; those that are given are small."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.fc, self.other, self.factor = nn.Linear(81, 3), nn.Linear(3, 3), factor
+
+    def forward(self, x):
+        return 1e-6 * self.fc(x.flatten(1)) * self.factor
+
+
+def test_the_layer_that_gives_the_scores_is_found_however_small_they_are(caplog):
+    for factor, moved in ((torch.ones(3), True), (torch.tensor([1.0, 2.0, 3.0]), False)):
+        torch.manual_seed(0)
+        network = wrap_network(Unused(factor), name="small", input_shape=(1, 9, 9), class_names=("a", "b", "c"))
+        x = torch.randn(4, 1, 9, 9, generator=torch.Generator().manual_seed(1))
+        found = trainable(network, ("c", "a", "b"), named=True).eval()(x)
+        order = [2, 0, 1] if moved else [0, 1, 2]
+        torch.testing.assert_close(found, network.module(x)[:, order], rtol=1e-5, atol=0)
+        assert len(caplog.records) == (0 if moved else 1)
+
+
+def test_of_scores_by_name_the_main_ones_are_taken():
+    images = torch.zeros(2, 1, 9, 9, dtype=torch.uint8)
+
+    class Named(Unused):
+        def forward(self, x):
+            return {"aux": torch.zeros(len(x), 3), "out": super().forward(x) + 1}
+
+    module = Named(torch.ones(3))
+    scores = make_scorer((0.0,), (1.0,), 3, "float32", module).scores(module, images)
+    torch.testing.assert_close(scores, module(images.float())["out"])
