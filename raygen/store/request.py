@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from raygen.documents import parse_json
@@ -24,6 +25,26 @@ LOCK = "lock.json"
 
 _SEALS = "seals"
 """Of the document: digests by which a changed bit is found. Older documents have none."""
+
+_FILES = "files"
+"""Of the seals: the key of the folder's owner. Where it is missing, the folder may hold files that bear no mark."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """What the files of a folder belong to. They bear its mark, so that none can be taken for that of another folder.
+
+    Attributes:
+        key: a digest (hex) of what was asked.
+        marks_all: whether every file of the folder bears a mark: those that an older raygen wrote bear none.
+    """
+
+    key: str
+    marks_all: bool
+
+    def mark(self, *names: Any) -> str:
+        """Return the mark (hex) of the file that ``names``, plain values, tell from the folder's other files."""
+        return hashlib.sha256(json.dumps((self.key, *names)).encode()).hexdigest()
 
 
 def claim(
@@ -60,7 +81,7 @@ def claim(
         "about": {fact: without_secrets(value) for fact, value in about.items()},
     }
     # Its own seal, the last, is of all that stands before it.
-    document[_SEALS] = dict(seals())
+    document[_SEALS] = {**seals(), _FILES: _key(document)}
     document[_SEALS]["self"] = _digest(document)
     location.write(name, json.dumps(document, indent=2).encode())
     return SCHEMA_VERSION
@@ -107,6 +128,20 @@ def read_seals(location: Location, name: str) -> Mapping[str, str]:
     """
     seals: Mapping[str, str] = _read(location, name).get(_SEALS, {})
     return seals
+
+
+def read_owner(location: Location, name: str) -> Owner:
+    """Return what the folder's files belong to, as the document says what was asked.
+
+    Raises:
+        StoreError: as ``read_request`` does.
+    """
+    document = _read(location, name)
+    return Owner(_key(document), _FILES in document.get(_SEALS, {}))
+
+
+def _key(document: Mapping[str, Any]) -> str:
+    return _digest({part: document[part] for part in ("schema", "request")})
 
 
 def _read(location: Location, name: str) -> dict[str, Any]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from raygen.errors import StoreError
 from raygen.storage import Location
 from raygen.store.lock import Lock, Pace
-from raygen.store.request import SCHEMA_VERSION, claim, read_request, read_seals
+from raygen.store.request import SCHEMA_VERSION, Owner, claim, read_owner, read_request, read_seals
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,6 +74,7 @@ class Run:
             run._refuse_unfinished(version)
         elif not run.location.exists(PLAN_FILE):
             run._write_plan(*(made[0] if made else write_plan(units, run.location.title)))
+        _ = run.owner  # as it is now: actors get it with the run, whatever becomes of the file
         return run
 
     def _write_plan(self, data: bytes, seal: str) -> None:
@@ -106,6 +108,15 @@ class Run:
     def request(self) -> dict[str, Any]:
         """The content of ``run.json``: ``schema``, ``request``, ``about``."""
         return read_request(self.location, _REQUEST)
+
+    @cached_property
+    def owner(self) -> Owner:
+        """What the run's files belong to, as ``run.json`` said it when it was first asked for.
+
+        Raises:
+            StoreError: as ``request`` does.
+        """
+        return read_owner(self.location, _REQUEST)
 
     @property
     def plan(self) -> Plan:
@@ -152,7 +163,7 @@ class Run:
         """
         from raygen.store.samples import write_samples  # noqa: PLC0415
 
-        data = write_samples(samples)
+        data = write_samples(samples, unit.mark(self.owner))
         self.location.write(unit.path, data)
         self.state(unit).remove()
         return len(data)
@@ -167,13 +178,17 @@ class Run:
         """Return a committed unit's samples.
 
         Raises:
-            StoreError: if they are missing or torn.
+            StoreError: if they are missing or torn, or are those of another unit or another run.
         """
         from raygen.store.samples import read_samples  # noqa: PLC0415
 
         data = self.location.read(unit.path)
         try:
-            return read_samples(data)
+            samples = read_samples(data, unit.mark(self.owner), must=self.owner.marks_all)
+            # What bears no mark says itself of which nodes it is; what else is wrong with it is for its reader.
+            if "node" in samples.column_names and not set(samples["node"].unique().to_pylist()) <= {*unit.nodes}:
+                raise ValueError("holds samples of another unit or another run")
+            return samples
         except ValueError as error:
             raise StoreError(f"{unit.path} is torn: it {error}", where=self.location.title,
                              right="remove that file and run the same command again") from None  # fmt: skip

@@ -18,6 +18,9 @@ from raygen.store.schema import SAMPLES, VERSION_KEY
 _SEAL = b"raygen.seal"
 """Of a file's metadata."""
 
+_MARK = b"raygen.unit"
+"""Of a file's metadata: the mark of its run and unit."""
+
 _OLD_SEAL = b"raygen.digest"
 """Of the metadata of files that raygen 0.1 wrote at first."""
 
@@ -27,25 +30,30 @@ _RENAMED = {
 """By version of the schema: what its columns are called now."""
 
 
-def write_samples(samples: pa.Table) -> bytes:
-    """Return the bytes of a unit's file."""
+def write_samples(samples: pa.Table, mark: str = "") -> bytes:
+    """Return the bytes of a unit's file; ``mark`` is that of its run and unit, and none where it is empty."""
     sink = io.BytesIO()
+    sealed = seal(samples.cast(SAMPLES))
+    if mark:
+        sealed = sealed.replace_schema_metadata({**sealed.schema.metadata, _MARK: mark.encode()})
     # PNG bytes do not shrink any further; everything else is small beside them.
-    pq.write_table(seal(samples.cast(SAMPLES)), sink, compression="zstd", write_page_checksum=True)
+    pq.write_table(sealed, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
 
 
-def read_samples(data: bytes) -> pa.Table:
+def read_samples(data: bytes, mark: str = "", *, must: bool = False) -> pa.Table:
     """Return the samples in a unit's file, in today's columns; a column that the file lacks may be missing.
 
     Whoever reads samples comes through here: the pages' checksums and the seal are always checked.
 
     Args:
         data: the file's bytes.
+        mark: of the run and the unit whose samples they are; any where it is empty.
+        must: whether the file must bear the mark, and a seal; else one that bears no mark passes.
 
     Raises:
-        ValueError: if they cannot be read, or are not what was written; the text begins with a verb, as in
-            "cannot be read", and the file's name goes before it.
+        ValueError: if they cannot be read, or are not what was written, or bear another mark; the text begins with a
+            verb, as in "cannot be read", and the file's name goes before it.
     """
     try:
         samples = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
@@ -56,7 +64,14 @@ def read_samples(data: bytes) -> pa.Table:
         raise ValueError(f"cannot be read ({' '.join(str(error).split())[:200]})") from None
     if not unbroken:
         raise ValueError("holds other values than were written")
-    return _complete(_in_todays_columns(without_seal(samples)))
+    whole = _complete(_in_todays_columns(without_seal(samples)))
+    found = (samples.schema.metadata or {}).get(_MARK)
+    if must and (found is None or not _is_sealed(samples)):
+        same = whole.schema.equals(SAMPLES)
+        raise ValueError("bears no seal" if same else "has other columns than samples have, and no seal")
+    if mark and found not in (None, mark.encode()):
+        raise ValueError("holds samples of another unit or another run")
+    return whole
 
 
 def seal(samples: pa.Table) -> pa.Table:
@@ -68,7 +83,7 @@ def without_seal(samples: pa.Table) -> pa.Table:
     """Return ``samples`` for use: changed ones would break the seal."""
     metadata = samples.schema.metadata or {}
     return samples.replace_schema_metadata(
-        {key: value for key, value in metadata.items() if key not in (_SEAL, _OLD_SEAL)} or None
+        {key: value for key, value in metadata.items() if key not in (_SEAL, _OLD_SEAL, _MARK)} or None
     )
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from raygen.errors import StoreError
 from raygen.nodes import Node, read_node
+from raygen.store.request import Owner
 
 _LONGEST_NAME = 1000
 """Characters of a unit's or a layer's name."""
@@ -47,6 +48,10 @@ class Unit:
             NodeError: if a text is none of a node.
         """
         return tuple(map(read_node, self.nodes))
+
+    def mark(self, owner: Owner) -> str:
+        """Return the mark (hex) that the file of its samples bears in a run."""
+        return owner.mark(self.name, self.layer, self.nodes, self.chains)
 
     @property
     def path(self) -> str:

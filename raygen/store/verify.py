@@ -16,6 +16,7 @@ from PIL import Image
 from raygen.errors import StoreError
 from raygen.nodes import without_layer
 from raygen.storage import Location
+from raygen.store.request import Owner
 from raygen.store.run import PLAN_FILE, Run
 from raygen.store.samples import read_samples
 from raygen.store.schema import SAMPLES
@@ -79,7 +80,7 @@ def verify_run(run: Run, on_unit: Callable[[int, int], None] | None = None) -> F
     except StoreError as error:
         return Findings(torn={PLAN_FILE: error.what}, partial=_partial(location))
     files = {f"samples/{name}" for name in location.names("samples", recursive=True)}
-    check, torn, whole, missing = UnitCheck(request), dict[str, str](), 0, list[str]()
+    check, torn, whole, missing = UnitCheck(request, run.owner), dict[str, str](), 0, list[str]()
     lacking = 0
     for index, unit in enumerate(plan):
         if unit.path not in files:
@@ -159,9 +160,11 @@ class UnitCheck:
 
     Args:
         request: the run's, as ``run.json`` has it.
+        owner: the run's.
     """
 
-    def __init__(self, request: Mapping[str, Any]) -> None:
+    def __init__(self, request: Mapping[str, Any], owner: Owner) -> None:
+        self._owner = owner
         self._draws = int(request["settings"]["draws"])
         _, height, width = request["input_shape"]
         self._largest = (int(width), int(height))
@@ -177,7 +180,7 @@ class UnitCheck:
             data: its bytes.
         """
         try:
-            samples = read_samples(data)
+            samples = read_samples(data, unit.mark(self._owner), must=self._owner.marks_all)
         except ValueError as error:
             yield str(error)
             return
