@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from raygen.errors import StoreError
+from raygen.storage import check_sealed
 from raygen.store import Findings, Holder, is_held, read_holder
 from raygen.training import METRICS, NETWORK, STATES, EpochReport, TrainingFolder, epoch_of
 
@@ -86,15 +88,27 @@ def verify_training(folder: TrainingFolder) -> Findings:
         else:
             whole += 1
     if folder.finished:
-        try:
-            load(location.read(NETWORK))
+        if fault := _network_fault(folder):
+            torn[NETWORK] = fault
+        else:
             whole += 1
-        except (SafetensorError, ValueError) as error:
-            torn[NETWORK] = f"cannot be read ({error})"
     missing = () if folder.finished else (NETWORK,)
     partial = [name for name in top if name.endswith(".tmp")]
     partial += [f"{STATES}/{name}" for name in states if name.endswith(".tmp")]
     return Findings(whole=whole, torn=torn, missing=len(missing), first_missing=missing, partial=tuple(partial))
+
+
+def _network_fault(folder: TrainingFolder) -> str:
+    data = folder.location.read(NETWORK)
+    try:
+        check_sealed(io.BytesIO(data))
+        load(data)
+        folder.check_network()
+    except StoreError as error:
+        return error.what
+    except (SafetensorError, ValueError) as error:
+        return f"cannot be read ({error})"
+    return ""
 
 
 def mend_training(folder: TrainingFolder, findings: Findings) -> int:

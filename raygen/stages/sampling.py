@@ -265,6 +265,11 @@ def _check_stored(run: Run, folder: str, report: FarmReport, size: int) -> None:
             f"{run.location.title}: {len(gone)} of {report.units} units were committed and are gone, "
             f"{', '.join(gone[:5])}; run the same command again, which makes them"
         )
+    if empty := [unit.name for unit in plan if not sizes[unit.path]]:
+        raise UnfinishedError(
+            f"{run.location.title}: {len(empty)} of {report.units} units have empty files, {', '.join(empty[:5])}; "
+            "raygen verify --mend removes them, and the same command makes them again"
+        )
     if sum(sizes.values()) < size:
         raise UnfinishedError(f"{run.location.title}: the samples hold {sum(sizes.values()):,} bytes, written were "
                               f"{size:,}; raygen verify names the file, and verify --mend removes it")  # fmt: skip

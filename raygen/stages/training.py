@@ -55,6 +55,7 @@ def pretrain(config: PretrainConfig, on_epoch: Callable[[EpochReport], None]) ->
         if not folder.finished:
             raise UnfinishedError(f"{folder.location.title}: the trained network was written and is gone; run the same "
                                   "command again, which continues after the last epoch that is there")  # fmt: skip
+        folder.check_network()
     return folder
 
 

@@ -3,7 +3,9 @@ from .lock import Lock as Lock
 from .lock import Pace as Pace
 from .lock import is_held as is_held
 from .lock import read_holder as read_holder
+from .request import Owner as Owner
 from .request import claim as claim
+from .request import read_owner as read_owner
 from .request import read_request as read_request
 from .run import Run as Run
 from .schema import SAMPLES as SAMPLES

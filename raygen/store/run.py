@@ -180,18 +180,16 @@ class Run:
         Raises:
             StoreError: if they are missing or torn, or are those of another unit or another run.
         """
-        from raygen.store.samples import read_samples  # noqa: PLC0415
+        from raygen.store.samples import check_nodes, read_samples  # noqa: PLC0415
 
         data = self.location.read(unit.path)
         try:
             samples = read_samples(data, unit.mark(self.owner), must=self.owner.marks_all)
-            # What bears no mark says itself of which nodes it is; what else is wrong with it is for its reader.
-            if "node" in samples.column_names and not set(samples["node"].unique().to_pylist()) <= {*unit.nodes}:
-                raise ValueError("holds samples of another unit or another run")
-            return samples
+            check_nodes(samples, unit.nodes)
         except ValueError as error:
             raise StoreError(f"{unit.path} is torn: it {error}", where=self.location.title,
                              right="remove that file and run the same command again") from None  # fmt: skip
+        return samples
 
     def _refuse_unfinished(self, version: int) -> None:
         """Do nothing if all units of this run, which is of an older version, are committed.

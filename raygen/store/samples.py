@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Collection
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +21,8 @@ _SEAL = b"raygen.seal"
 
 _MARK = b"raygen.unit"
 """Of a file's metadata: the mark of its run and unit."""
+
+_OTHERS = "holds samples of another unit or another run"
 
 _OLD_SEAL = b"raygen.digest"
 """Of the metadata of files that raygen 0.1 wrote at first."""
@@ -70,8 +73,19 @@ def read_samples(data: bytes, mark: str = "", *, must: bool = False) -> pa.Table
         same = whole.schema.equals(SAMPLES)
         raise ValueError("bears no seal" if same else "has other columns than samples have, and no seal")
     if mark and found not in (None, mark.encode()):
-        raise ValueError("holds samples of another unit or another run")
+        raise ValueError(_OTHERS)
     return whole
+
+
+def check_nodes(samples: pa.Table, nodes: Collection[str]) -> None:
+    """Refuse samples of other nodes than a unit's; those that bear no mark say in no other way whose they are.
+
+    Raises:
+        ValueError: as ``read_samples`` does.
+    """
+    # What has no such column is refused by whoever looks for it.
+    if "node" in samples.column_names and not set(samples["node"].unique().to_pylist()) <= set(nodes):
+        raise ValueError(_OTHERS)
 
 
 def seal(samples: pa.Table) -> pa.Table:

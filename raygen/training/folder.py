@@ -12,15 +12,16 @@ import json
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 
-from raygen.documents import parse_json
+from raygen.documents import LARGEST, parse_json
 from raygen.errors import StoreError
 from raygen.networks import KEY, encode_checkpoint
 from raygen.storage import Location, below, check_sealed
-from raygen.store import Lock, Pace, claim, read_request
+from raygen.store import Lock, Owner, Pace, claim, read_owner, read_request
 from raygen.training.curves import show_history
 from raygen.training.evaluation import Evaluation
 from raygen.training.reports import EpochReport
@@ -33,10 +34,19 @@ STATES = "states"
 _KEPT = 2
 """States kept: the newest, and the one before it in case the newest is torn."""
 
-_SEAL = b"raygen.seal "
-"""Stands behind a state, before its SHA-256 (hex)."""
+_SEAL = b"raygen.mark "
+"""Stands behind a state, before the mark (hex) of its training and its bytes."""
+
+_OLD_SEAL = b"raygen.seal "
+"""The same before the SHA-256 (hex) of its bytes alone, as older raygens wrote it."""
 
 _SEAL_SIZE = len(_SEAL) + 64
+
+_TRAINING = "training"
+"""Of a trained network's description: the key of its training."""
+
+_LINE_SEAL = "seal"
+"""Of a line of the metrics: the mark of its training and of what stands in the line."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,15 @@ class TrainingFolder:
         """What was asked, and about it: ``schema``, ``request``, ``about``."""
         return read_request(self.location, _REQUEST)
 
+    @cached_property
+    def owner(self) -> Owner:
+        """What the folder's files belong to, as ``pretrain.json`` said it when it was first asked for.
+
+        Raises:
+            StoreError: as ``request`` does.
+        """
+        return read_owner(self.location, _REQUEST)
+
     @property
     def network(self) -> str:
         """Path or URI of the trained network; the file exists once training is finished."""
@@ -86,6 +105,17 @@ class TrainingFolder:
     def finished(self) -> bool:
         """Whether the trained network is there."""
         return self.location.exists(NETWORK)
+
+    def check_network(self) -> None:
+        """Check that the trained network, which is there, is that of this training, as far as its file says it.
+
+        Raises:
+            StoreError: if it is that of another training, or cannot be read.
+        """
+        training = (_description_of(self.location) or {}).get(_TRAINING, None if self.owner.marks_all else "")
+        if training not in ("", self.owner.key):
+            raise StoreError(f"{NETWORK} is damaged, or that of another training", where=self.location.title,
+                             right="remove that file and run the same command again")  # fmt: skip
 
     def check_seen(self) -> None:
         """Check that this machine sees the folder that was claimed.
@@ -131,7 +161,7 @@ class TrainingFolder:
         """
         sink = io.BytesIO()
         torch.save(state, sink)
-        self.location.write(f"{STATES}/{_state_name(state['epoch'])}", _sealed(sink.getvalue()))
+        self.location.write(f"{STATES}/{_state_name(state['epoch'])}", _sealed(sink.getvalue(), self.owner))
         self.save_history(state["history"])
         names = sorted(self.location.names(STATES), key=epoch_of)
         # A later one was passed over, and is torn.
@@ -147,7 +177,8 @@ class TrainingFolder:
         Raises:
             StoreError: if the storage refuses.
         """
-        self.location.write(METRICS, "".join(json.dumps(report) + "\n" for report in history).encode())
+        lines = ({**report, _LINE_SEAL: self.owner.mark(report)} for report in history)
+        self.location.write(METRICS, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def history(self) -> tuple[EpochReport, ...]:
         """Return the reports of the epochs that are done, up to the first that cannot be read."""
@@ -155,8 +186,12 @@ class TrainingFolder:
         if self.location.exists(METRICS):
             for line in self.location.read(METRICS).splitlines():
                 try:
-                    reports.append(EpochReport.of(parse_json(line)))
-                except (ValueError, TypeError, KeyError):
+                    report = parse_json(line)
+                    seal = report.pop(_LINE_SEAL, "" if self.owner.marks_all else None)
+                    if seal not in (None, self.owner.mark(report)):
+                        break
+                    reports.append(EpochReport.of(report))
+                except (ValueError, TypeError, KeyError, AttributeError):
                     break  # the states hold the reports too, and the next one writes them all again
         return tuple(reports)
 
@@ -164,7 +199,7 @@ class TrainingFolder:
         """Return a state, None if it is torn."""
         # Outside of what is caught: storage that fails for a moment must not send the run back to its beginning.
         read = self.location.read(f"{STATES}/{name}")
-        if not _is_unbroken(read):
+        if not _is_unbroken(read, self.owner):
             return None
         data = io.BytesIO(read)
         try:
@@ -180,18 +215,20 @@ class TrainingFolder:
     def finish(self, module: torch.nn.Module, description: Mapping[str, Any]) -> None:
         """Write the trained network as a raygen checkpoint; its existence says that training is finished."""
         show_history(self.location, self.history(), finished=True)
-        self.location.write(NETWORK, encode_checkpoint(module, description))
+        self.location.write(NETWORK, encode_checkpoint(module, {**description, _TRAINING: self.owner.key}))
 
 
-def _sealed(state: bytes) -> bytes:
+def _sealed(state: bytes, owner: Owner) -> bytes:
     """Return a state's file with its seal behind it, which readers of such files pass over."""
-    return state + _SEAL + hashlib.sha256(state).hexdigest().encode()
+    return state + _SEAL + owner.mark(hashlib.sha256(state).hexdigest()).encode()
 
 
-def _is_unbroken(data: bytes) -> bool:
-    """Whether a state's file is what was sealed; one that was written before there was a seal passes."""
+def _is_unbroken(data: bytes, owner: Owner) -> bool:
+    """Whether a state's file is what was sealed in this training; one from before there was a seal passes."""
     state, mark, seal = data[:-_SEAL_SIZE], data[-_SEAL_SIZE:-64], data[-64:]
-    return mark != _SEAL or seal == hashlib.sha256(state).hexdigest().encode()
+    if mark == _SEAL or owner.marks_all:
+        return seal == owner.mark(hashlib.sha256(state).hexdigest()).encode()
+    return mark != _OLD_SEAL or seal == hashlib.sha256(state).hexdigest().encode()
 
 
 def _state_name(epoch: int) -> str:
@@ -214,11 +251,20 @@ def final_evaluation(folder: TrainingFolder) -> Evaluation | None:
     """
     if not folder.finished:
         return None
-    with folder.location.open(NETWORK) as stream:
+    try:
+        return Evaluation(**(_description_of(folder.location) or {})["test"])
+    except (KeyError, TypeError):
+        return None
+
+
+def _description_of(location: Location) -> dict[str, Any] | None:
+    """Return what the trained network's file says of it; None where it says nothing, or is damaged."""
+    with location.open(NETWORK) as stream:
         size = stream.read(8)
-        head = stream.read(int.from_bytes(size, "little"))
+        head = stream.read(min(int.from_bytes(size, "little"), LARGEST))
     try:
         check_sealed(io.BytesIO(size + head), whole=False)
-        return Evaluation(**parse_json(parse_json(head)["__metadata__"][KEY])["test"])
+        description = parse_json(parse_json(head)["__metadata__"][KEY])
     except (ValueError, KeyError, TypeError):
         return None
+    return description if isinstance(description, dict) else None

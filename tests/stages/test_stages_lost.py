@@ -6,7 +6,7 @@ import pytest
 
 from raygen.config import PretrainConfig, SampleConfig
 from raygen.errors import UnfinishedError
-from raygen.stages import pretrain, sample
+from raygen.stages import pretrain, sample, verify
 from raygen.store import Run
 from raygen.training import TrainingFolder
 
@@ -80,3 +80,16 @@ def test_samples_that_have_lost_a_part_are_noticed(tmp_path):
 
     with pytest.raises(UnfinishedError, match=r"run: the samples hold [\d,]+ bytes, written were [\d,]+; raygen"):
         sample(config(run), on_progress)
+
+
+def test_a_file_that_was_empty_before_is_not_called_done(tmp_path):
+    run = tmp_path / "run"
+    sample(config(run), lambda report: None)
+    whole = files(run)
+    (run / "samples/conv1/conv1-00001.parquet").write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(UnfinishedError, match="run: 1 of 3 units have empty files, conv1-00001; raygen verify"):
+            sample(config(run), lambda report: None)
+    verify(str(run), mend=True)
+    sample(config(run), lambda report: None)
+    assert files(run) == whole
