@@ -30,6 +30,9 @@ STATUS = "status.json"
 _EVERY = 5.0
 """Seconds from one writing to the next."""
 
+_SEAL = "seal"
+"""Of ``status.json``: the mark of its run and of what stands in it. Older drivers wrote none."""
+
 _RENAMED = {"in_hand": "in_flight", "quiet": "dead"}
 """Keys of ``status.json`` that drivers of runs of schema version 2 wrote, and what they are called now."""
 
@@ -62,7 +65,9 @@ class StatusWriter:
     def write(self, report: FarmReport) -> None:
         """Write a report. Storage that refuses costs the status, not the run."""
         try:
-            self._location.write(STATUS, json.dumps(_document(report), indent=1).encode(), lasting=False)
+            document = _document(report)
+            document[_SEAL] = Run(self._location).owner.mark(document)
+            self._location.write(STATUS, json.dumps(document, indent=1).encode(), lasting=False)
         except StoreError as error:
             log.warning("the run's status is not written: %s", error)
 
@@ -108,7 +113,7 @@ def read_status(run: Run) -> RunStatus:
         StoreError: if storage does not answer, or no driver has written the number of units and the plan is missing or
             torn.
     """
-    report = _read_report(run.location)
+    report = _read_report(run)
     at, units = report.get("at"), report.get("units")
     return RunStatus(
         units=units if isinstance(units, int) and units > 0 else len(run.plan),
@@ -116,19 +121,24 @@ def read_status(run: Run) -> RunStatus:
         alive=is_held(run.location),
         holder=read_holder(run.location),
         report=report,
-        age=time.time() - float(at) if isinstance(at, int | float) else None,
+        # The clock of the driver's machine may be ahead.
+        age=max(0.0, time.time() - float(at)) if isinstance(at, int | float) else None,
     )
 
 
-def _read_report(location: Location) -> dict[str, Any]:
-    if not location.exists(STATUS):
+def _read_report(run: Run) -> dict[str, Any]:
+    if not run.location.exists(STATUS):
         return {}
     try:
-        read = parse_json(location.read(STATUS))
+        read = parse_json(run.location.read(STATUS))
     except (StoreError, ValueError):
         log.warning("%s cannot be read", STATUS)
         return {}
     written: dict[str, Any] = read if isinstance(read, dict) else {}
+    seal = written.pop(_SEAL, None)
+    if seal not in (None, run.owner.mark(written)):
+        log.warning("%s is damaged, or that of another run", STATUS)
+        return {}
     report = {_RENAMED.get(name, name): value for name, value in written.items()}
     try:
         _Written.model_validate(report)

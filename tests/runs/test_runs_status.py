@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from raygen.runs import read_status
+from raygen.runs import FarmReport, StatusWriter, read_status
 from raygen.store import Run, Unit
 
 PROGRAM = """
@@ -67,3 +67,29 @@ def test_a_status_that_no_driver_wrote_is_passed_over_with_a_warning(run, tmp_pa
     (tmp_path / "status.json").write_text(json.dumps(wrong))
     assert read_status(run).report == {}
     assert "status.json holds what no driver writes" in caplog.text or not isinstance(wrong, dict)
+
+
+def report(units: int) -> FarmReport:
+    return FarmReport(units, 0, {}, (), 1, {"conv1-00000": "why"}, 1.5, lost=1)
+
+
+def test_a_status_in_which_a_digit_changed_is_passed_over_with_a_warning(run, tmp_path, caplog):
+    StatusWriter(run.location, lambda report: None).write(report(2))
+    written = (tmp_path / "status.json").read_text()
+    assert read_status(run).units == read_status(run).report["units"] == 2
+    (tmp_path / "status.json").write_text(written.replace('"units": 2', '"units": 1'))
+    assert (read_status(run).units, read_status(run).report) == (2, {})
+    assert "status.json is damaged, or that of another run" in caplog.text
+
+
+def test_the_status_of_another_run_is_passed_over_with_a_warning(run, tmp_path, caplog):
+    other = Run.begin(str(tmp_path / "other"), {"seed": 1}, [Unit("a-00000", "a", ("a:0",), 1)], about={})
+    StatusWriter(other.location, lambda report: None).write(report(1))
+    (tmp_path / "other/status.json").rename(tmp_path / "status.json")
+    assert (read_status(run).units, read_status(run).report) == (2, {})
+    assert "that of another run" in caplog.text
+
+
+def test_a_report_from_a_clock_that_is_ahead_is_not_older_than_now(run, tmp_path):
+    (tmp_path / "status.json").write_text(json.dumps({"units": 2, "at": 9e12, "seconds_left": 5.0}))
+    assert read_status(run).age == 0
