@@ -16,6 +16,9 @@ from raygen.errors import NetworkError
 from raygen.networks.graph.plain import copy_module
 from raygen.networks.zoo.user_code import Search, folders_of
 
+_LARGEST = 1e9
+"""Of a mean or a divisor of pixels, which are 0 to 1, and of one over a divisor."""
+
 
 @dataclass(frozen=True)
 class Network:
@@ -87,6 +90,11 @@ def wrap_network(
             raise NetworkError(what, where=f"network {name}", right="give one number for each channel")
     if min(std) <= 0:
         raise NetworkError(f"std {std}", where=f"network {name}", right="give numbers above 0")
+    if max(map(abs, mean)) > _LARGEST or max(std) > _LARGEST or min(std) < 1 / _LARGEST:
+        what = f"mean {mean[:3]} and std {std[:3]} lead images beyond what float32 holds"
+        raise NetworkError(
+            what, where=f"network {name}", right=f"give numbers up to {_LARGEST:g}, for pixels from 0 to 1"
+        )
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         what, right = "is a TorchScript module, whose layers cannot be observed", "give the module that it was made of"
         raise NetworkError(what, where=f"network {name}", right=right)

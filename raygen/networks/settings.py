@@ -13,6 +13,7 @@ from pydantic import Field, PositiveInt
 from raygen.documents import parse_yaml, read_text
 from raygen.errors import NetworkError, SettingsError
 from raygen.settings import Group, Settings
+from raygen.text import for_shell
 
 Precision = Literal["float32", "bfloat16", "float64"]
 """In which the layers of a network are computed, see :meth:`NodeScores.with_precision`."""
@@ -97,16 +98,21 @@ def with_metadata(settings: NetworkSettings) -> tuple[NetworkSettings, tuple[str
         the settings, and the class names where the file lists them and the settings name no file.
 
     Raises:
-        NetworkError: see :func:`read_metadata`.
+        NetworkError: see :func:`read_metadata`; also if the file names another one elsewhere.
     """
     path = find_metadata(settings.weights)
     if path is None:
         return settings, None
     found = read_metadata(path).model_dump(exclude_none=True)
     names = found.pop("class_names", None)
+    given = settings.model_fields_set
     if isinstance(names, str):
+        if "class_names" not in given and (Path(names).is_absolute() or ".." in Path(names).parts):
+            # Its lines would be shown, and may be what the user shows to nobody.
+            what = f"asks for the class names in {names}, which does not lie beside it"
+            right = f"give --class-names {for_shell(str(path.parent / names))} if you trust it"
+            raise NetworkError(what, where=f"file {path} beside the weights", right=right)
         found["class_names"] = str(path.parent / names)
         names = None
-    given = settings.model_fields_set
     update = {name: value for name, value in found.items() if name not in given}
     return settings.model_copy(update=update), None if "class_names" in given else names

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from raygen.errors import NetworkError
 from raygen.networks.settings import NetworkSettings, find_metadata
 from raygen.networks.zoo.weights import read_tensors
+from raygen.text import for_shell
 
 LARGEST_INPUT = 3 * 2048**2
 """Numbers of an input that a file may ask for; larger ones the user gives."""
 
+DOWNLOADS = frozenset({"weights", "pretrained"})
+"""Arguments of torchvision's factories, and of those made like them, that download weights."""
 
 _NAMED: set[str] = set()
 """Calls of factories that the user named in this process, whose code runs here already."""
@@ -34,7 +36,7 @@ def check_asked(settings: NetworkSettings, given: NetworkSettings) -> int | None
 
     Raises:
         NetworkError: if the file asks for a factory that the user did not name, or for arguments that are no plain
-            numbers.
+            numbers (of a factory that the user named: that hold texts).
         WeightsError: if there is no such file.
     """
     name, arguments = settings.network, settings.arguments
@@ -42,7 +44,9 @@ def check_asked(settings: NetworkSettings, given: NetworkSettings) -> int | None
         named = "network" in given.model_fields_set and given.network == name
         if not named and _call(settings) not in _NAMED:
             what = f"asks for the factory {name}, which would run code that you did not name"
-            raise NetworkError(what, where=_file(settings), right=f"give --network {shlex.quote(name)} if you trust it")
+            raise NetworkError(what, where=_file(settings), right=f"give --network {for_shell(name)} if you trust it")
+        if _call(settings) not in _NAMED and "arguments" not in given.model_fields_set:
+            _check_texts(settings)
         return None
     if "arguments" in given.model_fields_set:
         return None
@@ -54,6 +58,27 @@ def check_asked(settings: NetworkSettings, given: NetworkSettings) -> int | None
     if not weights.is_file():
         read_tensors(weights)  # says so
     return weights.stat().st_size + _SPARE
+
+
+def _check_texts(settings: NetworkSettings) -> None:
+    """Refuse texts for a factory that the user named: many take the name of what they run, read or download.
+
+    Raises:
+        NetworkError: naming the first argument that holds one, or that asks for a download.
+    """
+    for key, value in settings.arguments.items():
+        if _holds_text(value) or (key in DOWNLOADS and value):
+            options = for_shell(json.dumps(settings.arguments, default=str))
+            what = f"asks {settings.network} for {key} = {str(value)[:200]!r}, which you did not name"
+            raise NetworkError(what, where=_file(settings), right=f"give --arguments {options} if you trust it")
+
+
+def _holds_text(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_text, (*value.keys(), *value.values())))
+    if isinstance(value, list | tuple | set):
+        return any(map(_holds_text, value))
+    return value is not None and not isinstance(value, bool | int | float)
 
 
 def note_named(given: NetworkSettings) -> None:

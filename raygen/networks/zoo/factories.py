@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from raygen.errors import NetworkError, WeightsError, closest
+from raygen.networks.zoo.asked import DOWNLOADS
 from raygen.networks.zoo.caffe import caffe_alexnet, caffenet, lenet, zeiler_fergus
 from raygen.networks.zoo.user_code import import_factory, searched_last
 
@@ -66,7 +67,7 @@ def build_network(
     with searched_last(*([code or str(Path.cwd())] if ":" in name else [])):
         factory = _factory(name)
         where = f"network {name}"
-        downloads = sorted({"weights", "pretrained"} & set(arguments))
+        downloads = sorted(DOWNLOADS & set(arguments))
         if downloads and ":" not in name:
             raise NetworkError(f"arguments hold {downloads[0]}", where=where, right="give them as --weights")
         with torch.random.fork_rng(devices=[]):

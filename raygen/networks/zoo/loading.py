@@ -64,7 +64,7 @@ def load_network(settings: NetworkSettings, *, seed: int = 0, code: str | None =
     most = check_asked(settings, given) if asked else None
     module = _widened(_unwrapped(build_network(settings.network, settings.arguments, seed, code=code, most=most)))
     if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
-        _fix_sizes(module, settings, description, seed)
+        _fix_sizes(module, settings, description, seed, given)
     _load_weights(module, settings)
     note_named(given)
     return _with_input(module, settings, description, names, given)
@@ -106,7 +106,9 @@ def _widened(module: nn.Module) -> nn.Module:
     return module.float() if any(values.dtype in low for values in module.parameters()) else module
 
 
-def _fix_sizes(module: nn.Module, settings: NetworkSettings, stored: _Description | None, seed: int) -> None:
+def _fix_sizes(
+    module: nn.Module, settings: NetworkSettings, stored: _Description | None, seed: int, given: NetworkSettings
+) -> None:
     """Let lazy layers take their sizes from an image, and their first weights from ``seed``."""
     default = Defaults() if stored is None else _stored_defaults(stored)
     channels = settings.channels or default.channels
@@ -114,6 +116,7 @@ def _fix_sizes(module: nn.Module, settings: NetworkSettings, stored: _Descriptio
     if channels is None or size is None:
         what = "its lazy layers take their sizes from the input, which is not known"
         raise NetworkError(what, where=f"network {settings.network}", right="give input_size and channels")
+    _check_input((channels, *size), settings, given)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _respond(module.eval(), settings.network, (channels, *size))
@@ -148,8 +151,7 @@ def _with_input(
         lacking = "input_size" if size is None else "channels"
         right = f"give {lacking} (--{lacking.replace('_', '-')})"
         raise NetworkError(f"{lacking} is not known", where=f"network {name}", right=right)
-    if channels * math.prod(size) > LARGEST_INPUT:
-        check_size(settings, given, (channels, *size))
+    _check_input((channels, *size), settings, given)
     # Statistics of three colours say nothing of an input with another number of channels.
     same = channels == default.channels
     network = wrap_network(
@@ -173,6 +175,14 @@ def _with_input(
 def _stored_defaults(stored: _Description) -> Defaults:
     channels, height, width = stored.input_shape
     return Defaults((height, width), channels, stored.mean, stored.std, stored.class_names)
+
+
+def _check_input(shape: tuple[int, int, int], settings: NetworkSettings, given: NetworkSettings) -> None:
+    if min(shape) < 1:
+        what = f"input shape {shape}"
+        raise NetworkError(what, where=f"network {settings.network}", right="give numbers above 0")
+    if math.prod(shape) > LARGEST_INPUT:
+        check_size(settings, given, shape)
 
 
 def _respond(module: nn.Module, name: str, shape: tuple[int, int, int]) -> object:

@@ -216,3 +216,88 @@ def test_a_call_that_the_user_named_in_this_process_may_be_asked_for_again_and_n
     load_network(NetworkSettings(weights=weights))
     with pytest.raises(NetworkError, match="which would run code that you did not name"):
         load_network(NetworkSettings(weights=str(tmp_path / "3.safetensors")))
+
+
+TOOL = """
+import pathlib
+
+from raygen.networks import lenet
+
+
+def net(classes=10, *, source=None, pretrained=False, sizes=()):
+    if source or pretrained:
+        pathlib.Path("called").touch()
+    return lenet(classes)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"source": "hf-hub:theirs/model"},
+        {"source": ["a"]},
+        {"source": {"a": 1}},
+        {"classes": 10, "source": {"1": [[{"b": None}]]}},
+        {"pretrained": True},
+    ],
+)
+@pytest.mark.parametrize("how", ["header", "beside"])
+def test_a_file_gives_no_texts_to_a_factory_that_the_user_named(files, tmp_path, monkeypatch, arguments, how):
+    monkeypatch.setattr("raygen.networks.zoo.asked._NAMED", set())
+    path = files(**{how: {"network": "theirs:net", "arguments": arguments}})
+    (tmp_path / "theirs.py").write_text(TOOL)
+    with pytest.raises(
+        NetworkError, match=r"asks theirs:net for (source|pretrained) = .*; give --arguments '{"
+    ) as caught:
+        load(path, network="theirs:net", input_size=28)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "called").exists()
+    load(path, network="theirs:net", arguments=arguments, input_size=28)
+    assert (tmp_path / "called").exists()
+    load(path, network="theirs:net", input_size=28)  # the same call, which the user has named
+
+
+def test_a_file_gives_numbers_to_a_factory_that_the_user_named(files, tmp_path):
+    path = files(
+        header={"network": "theirs:net", "arguments": {"classes": 10, "sizes": [1, [2.5, None]], "source": None}}
+    )
+    (tmp_path / "theirs.py").write_text(TOOL)
+    assert load(path, network="theirs:net", input_size=28).name == "theirs:net"
+
+
+@pytest.mark.parametrize("elsewhere", ["/etc/hostname", "../names.txt", "below/../../names.txt"])
+def test_a_file_asks_for_no_class_names_elsewhere(files, tmp_path, elsewhere):
+    (tmp_path.parent / "names.txt").write_text("\n".join("abcdefghij"))
+    path = files(beside={"class_names": elsewhere})
+    with pytest.raises(
+        NetworkError, match=r"net.yaml beside the weights: asks for the class names in .*--class-names "
+    ):
+        load(path)
+    assert load(path, class_names=str(tmp_path.parent / "names.txt")).class_names == tuple("abcdefghij")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"mean": [1e30]}, {"mean": [-1e300]}, {"std": [1e30]}, {"std": [1e-30]}, {"std": [5e-324]}]
+)
+@pytest.mark.parametrize("how", ["header", "beside"])
+def test_a_mean_and_a_divisor_that_lead_beyond_float32_are_refused(files, wrong, how):
+    path = files(**{how: {"network": "lenet", **wrong}})
+    with pytest.raises(NetworkError, match=r"network lenet: mean .* and std .* lead images beyond what float32 holds"):
+        load(path)
+
+
+LAZY = """
+from torch import nn
+
+
+def net():
+    return nn.Sequential(nn.LazyConv2d(2, 3), nn.Flatten(), nn.LazyLinear(2))
+"""
+
+
+@pytest.mark.parametrize("shape", [[1, 300_000, 300_000], [-1, 8, 8], [0, 8, 8]])
+def test_lazy_layers_take_no_size_from_a_huge_input_that_a_file_asks_for(files, tmp_path, shape):
+    path = files(header={"network": "theirs:net", "input_shape": shape})
+    (tmp_path / "theirs.py").write_text(LAZY)
+    with pytest.raises(NetworkError, match=r"asks for an input of 1x300000x300000|input shape"):
+        load(path, network="theirs:net")
