@@ -81,7 +81,6 @@ def changed(**values):
 @pytest.mark.parametrize("harm", [
     torn,
     other_tensors,
-    lambda path: path.unlink(),
     lambda path: path.write_text("not safetensors"),
     lambda path: path.write_bytes(b""),
     changed(kind="other"),
@@ -102,6 +101,11 @@ def test_a_file_that_holds_no_reference_is_refused_by_name_in_one_line(tmp_path,
     with pytest.raises(StoreError, match="no reference that can be read") as caught:
         load_reference(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named_in_one_line(tmp_path):
+    with pytest.raises(StoreError, match=r"none: there is no such file; give a file that raygen reference wrote"):
+        load_reference(tmp_path / "none")
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):

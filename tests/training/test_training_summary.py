@@ -6,7 +6,6 @@ import pytest
 from torch import nn
 from training_history import report
 
-from raygen.storage import Location
 from raygen.training import Evaluation, TrainingFolder, final_evaluation
 from raygen.training.curves import CURVES
 from raygen.training.events import EVENTS
@@ -25,7 +24,7 @@ DESCRIPTION = {
 @pytest.fixture(params=["path", "URI"])
 def folder(request, tmp_path):
     root = tmp_path / "run"
-    return TrainingFolder(Location.of(root.as_uri() if request.param == "URI" else str(root)))
+    return TrainingFolder.claim(root.as_uri() if request.param == "URI" else str(root), {"network": "lenet"}, about={})
 
 
 def test_the_evaluation_comes_back_as_it_was_found(folder):
