@@ -14,8 +14,8 @@ from raygen.text import for_shell, without_secrets
 _HASH = re.compile(r"\b[0-9a-fA-F]{24,}\b")
 _ITEMS, _LETTERS = 8, 100
 _HEADLINE = (
-    "network", "weights", "weights_hash", "data", "reference", "reference_file", "reference_hash", "sigma",
-    "contrast", "tilt", "kernel", "steps", "warm_up", "chains", "draws", "thin", "seed", "raygen",
+    "network", "weights", "weights_hash", "data", "reference", "reference_file", "reference_hash", "bounded", "sigma",
+    "exponent", "cutoff", "contrast", "tilt", "kernel", "steps", "warm_up", "chains", "draws", "thin", "seed", "raygen",
 )  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def make_draw(network: Network, scores: NodeScores, reference: Reference, chains
     x = reference.image(chains.position)
     with torch.no_grad():
         top_channel = scores.responses(x).argmax(1)
-    images, low, high = encode_images(network.pixels(x))
+    images, low, high = encode_images(network.pixels(x), bounded=reference.bounds is not None)
     return Draw(
         images=images,
         low=low,
@@ -101,21 +101,30 @@ def make_draw(network: Network, scores: NodeScores, reference: Reference, chains
     )
 
 
-def encode_images(pixels: Tensor) -> tuple[tuple[bytes, ...], Tensor, Tensor]:
-    """Return PNGs of images (N, C, H, W), each on its own grey scale, and the pixel values shown as 0 and 255.
+def encode_images(pixels: Tensor, *, bounded: bool = False) -> tuple[tuple[bytes, ...], Tensor, Tensor]:
+    """Return PNGs of images (N, C, H, W), and the pixel values shown as 0 and 255.
 
     One or three channels are shown as they are; of any other number, their mean.
+
+    Args:
+        pixels: as the network's user has them, mostly 0..1.
+        bounded: whether they are between 0 and 1 for certain: then they are shown so, else each image on its own scale.
     """
     pixels = pixels.detach().float().cpu()
     if pixels.shape[1] not in {1, 3}:
         pixels = pixels.mean(1, keepdim=True)
+    if bounded:
+        return _pngs(pixels), torch.zeros(len(pixels)), torch.ones(len(pixels))
     ends = torch.quantile(pixels.flatten(1), torch.tensor([_TAIL, 1 - _TAIL]), dim=1)
     least = torch.finfo(torch.float32).eps * ends[0].abs().clamp(min=1)  # a constant image has no scale of its own
     low, high = ends[0], torch.maximum(ends[1], ends[0] + least)
     wide = (-1, 1, 1, 1)
     scaled = (pixels - low.view(wide)) / (high - low).view(wide)
-    bytes_ = (scaled.clamp(0, 1) * 255).round().to(torch.uint8)
-    return tuple(_png(image) for image in bytes_), low, high
+    return _pngs(scaled), low, high
+
+
+def _pngs(images: Tensor) -> tuple[bytes, ...]:
+    return tuple(map(_png, (images.clamp(0, 1) * 255).round().to(torch.uint8)))
 
 
 def _png(image: Tensor) -> bytes:

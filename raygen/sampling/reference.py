@@ -16,6 +16,8 @@ from raygen.errors import SettingsError
 from raygen.networks import Network, cut_for
 from raygen.nodes import Node
 from raygen.tilting import (
+    LARGEST_COVARIANCE,
+    Bounded,
     FitSettings,
     Fitted,
     FittedSpectrum,
@@ -25,10 +27,9 @@ from raygen.tilting import (
     TiltingSettings,
     WhiteNoise,
     load_reference,
+    low_passed,
+    marginal,
 )
-
-_LARGEST_COVARIANCE = 4096
-"""Values of an image above which its spectrum is fitted, not its covariance, whose root alone would take 64 MB."""
 
 _PATCHES = 20_000
 """Patches that the reference of a receptive field is fitted to, at most."""
@@ -68,24 +69,37 @@ class SavedReference:
         reference, provenance = load_reference(file)
         return cls(file, hashlib.sha256(Path(file).read_bytes()).hexdigest(), reference, provenance)
 
-    def fitting(self, network: Network, shape: Shape, what: str) -> Reference:
-        """Return the reference.
+    def check(self, network: Network, shape: Shape, what: str) -> None:
+        """Refuse the reference for images of ``shape``, which is that of ``what``.
 
         Raises:
-            SettingsError: if it is not of ``shape``, which is that of ``what``, or in another network's units.
+            SettingsError: if it is of smaller images, or in another network's units.
         """
         made, own = self.provenance, (network.mean, network.std)
-        if made is not None and made.mean and (made.mean, made.std) != own:
+        bounded = isinstance(self.reference, Bounded)
+        if made is not None and made.mean and not bounded and (made.mean, made.std) != own:
             raise SettingsError(
                 f"a reference of images of mean {made.mean} and deviation {made.std} for a network whose input has "
                 f"{own[0]} and {own[1]}", where=self.file,
                 right="make one with raygen reference and this network",
             )  # fmt: skip
-        if self.reference.shape != shape:
-            raise SettingsError(f"a reference of {_sizes(self.reference.shape)} for {what}, whose images are "
-                                f"{_sizes(shape)}", where=self.file, right="make one of that size with raygen "
-                                "reference")  # fmt: skip
-        return self.reference
+        have = self.reference.shape
+        if have[0] != shape[0] or have[1] < shape[1] or have[2] < shape[2]:
+            what = f"a reference of {_sizes(have)} for {what}, whose images are {_sizes(shape)}"
+            right = "make one of that size, or larger, with raygen reference"
+            raise SettingsError(what, where=self.file, right=right)
+
+    def fitting(self, network: Network, shape: Shape, what: str) -> Reference:
+        """Return the reference for images of ``shape``: of larger ones, the distribution of a part.
+
+        A bounded reference is of the logits of pixels in 0..1, so it serves every network.
+
+        Raises:
+            SettingsError: as ``check`` does.
+        """
+        self.check(network, shape, what)
+        part = marginal(self.reference, shape)
+        return bound(part.base, network) if isinstance(part, Bounded) else part
 
 
 Source = ImageSet | SavedReference | None
@@ -109,15 +123,44 @@ def make_reference(settings: TiltingSettings, shape: Shape, network: Network, so
     """
     saved = saved_reference(settings, source)
     if saved is not None:
+        _check_choice(settings, saved)
         return saved.fitting(network, shape, f"a layer of {network.name}")
-    if settings.reference == "white":
-        return WhiteNoise(shape, settings.sigma)
+    if settings.reference == "fitted":
+        if not isinstance(source, ImageSet):
+            raise SettingsError("reference = 'fitted' without a data set", where="reference",
+                                right="give --data as well, or the reference white or power-law")  # fmt: skip
+        return _fit(settings, shape, network, source)[0]
+    reference = _noise(settings, shape)
+    return bound(reference, network) if settings.bounded else reference
+
+
+def _noise(settings: TiltingSettings, shape: Shape) -> Reference:
     if settings.reference == "power-law":
-        return PowerLaw.of(shape, settings.sigma, settings.exponent)
-    if not isinstance(source, ImageSet):
-        raise SettingsError("reference = 'fitted' without a data set", where="reference",
-                            right="give --data as well, or the reference white or power-law")  # fmt: skip
-    return _fit(settings, shape, network, source)[0]
+        return PowerLaw.of(shape, settings.sigma, settings.exponent, cutoff=settings.cutoff)
+    if settings.cutoff is None:
+        return WhiteNoise(shape, settings.sigma)
+    independent = tuple(tuple(float(row == column) for column in range(shape[0])) for row in range(shape[0]))
+    return PowerLaw.of(shape, settings.sigma, 0.0, independent, settings.cutoff)
+
+
+def bound(reference: Reference, network: Network) -> Bounded:
+    """Return images whose pixels, as the network's user sees them, are the logistic function of ``reference``'s."""
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (network.mean, network.std))
+    return Bounded(reference, (0 - mean) / std, (1 - mean) / std)
+
+
+def _check_choice(settings: TiltingSettings, saved: SavedReference) -> None:
+    """Refuse what a saved reference was not made with.
+
+    Raises:
+        SettingsError: naming it.
+    """
+    wrong = "--cutoff" if settings.cutoff is not None else ""
+    if settings.bounded and not isinstance(saved.reference, Bounded):
+        wrong = "--bounded"
+    if wrong:
+        raise SettingsError(f"{wrong} with a saved reference, which was made without", where=saved.file,
+                            right=f"give {wrong} to raygen reference, which makes the file")  # fmt: skip
 
 
 def fit_reference(
@@ -147,13 +190,19 @@ def _fit(settings: FitSettings, shape: Shape, network: Network, images: ImageSet
     patches = _patches(images.images, shape)
 
     def to_input(pixels: Tensor) -> Tensor:
+        if settings.bounded:
+            # A pixel of 8 bits stands for the middle of its interval, so that none is at a bound.
+            return torch.logit((pixels.float() + 0.5) / 256)
         return (pixels.float() / 255 - mean) / std
 
-    if math.prod(shape) <= _LARGEST_COVARIANCE:
-        return Fitted.of(to_input(patches), floor=settings.floor, scale=settings.scale), len(patches)
-    patches = patches[:_SPECTRUM_IMAGES]
-    spectrum = FittedSpectrum.of(patches, floor=settings.floor, scale=settings.scale, to_input=to_input)
-    return spectrum, len(patches)
+    reference: Fitted | FittedSpectrum
+    if math.prod(shape) <= LARGEST_COVARIANCE:
+        reference = Fitted.of(to_input(patches), floor=settings.floor, scale=settings.scale)
+    else:
+        patches = patches[:_SPECTRUM_IMAGES]
+        reference = FittedSpectrum.of(patches, floor=settings.floor, scale=settings.scale, to_input=to_input)
+    gaussian = reference if settings.cutoff is None else low_passed(reference, settings.cutoff)
+    return bound(gaussian, network) if settings.bounded else gaussian, len(patches)
 
 
 def saved_reference(settings: TiltingSettings, source: Source) -> SavedReference | None:
@@ -174,7 +223,7 @@ def check_saved(saved: SavedReference, network: Network, nodes: Iterable[Node], 
         SettingsError: naming the first node that it does not fit, with both sizes.
     """
     for node in {(node.layer, node.ending): node for node in nodes}.values():
-        saved.fitting(network, cut_for(network, node, crop=crop).input_shape, f"node {node}")
+        saved.check(network, cut_for(network, node, crop=crop).input_shape, f"node {node}")
 
 
 def _sizes(shape: Shape) -> str:

@@ -199,6 +199,8 @@ def _shown(value: Any) -> str:
 def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted({*old, *new}):
+            if key not in old and not new[key]:
+                continue  # a setting that an older raygen did not have: off, nothing is different
             yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
     elif old != new:
         yield name, old, new

@@ -5,10 +5,14 @@ from .density import Score as Score
 from .density import WhitenedScore as WhitenedScore
 from .references.base import Reference as Reference
 from .references.base import WhiteNoise as WhiteNoise
+from .references.bounded import Bounded as Bounded
 from .references.files import Provenance as Provenance
 from .references.files import load_reference as load_reference
 from .references.files import save_reference as save_reference
+from .references.fitted import LARGEST_COVARIANCE as LARGEST_COVARIANCE
 from .references.fitted import Fitted as Fitted
+from .references.marginal import low_passed as low_passed
+from .references.marginal import marginal as marginal
 from .references.power_law import PowerLaw as PowerLaw
 from .references.spectrum import FittedSpectrum as FittedSpectrum
 from .settings import FitSettings as FitSettings

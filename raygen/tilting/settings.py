@@ -14,10 +14,16 @@ range), measured on 1,000, one of each ImageNet class."""
 
 
 class FitSettings(Settings):
-    """How a reference is fitted to images."""
+    """How a reference is fitted to images, and what else is true of those that are not."""
 
     group: ClassVar[Group] = Group.TILT
 
+    bounded: bool = Field(
+        False, description="keep pixels between black and white: their logits have the reference's distribution"
+    )
+    cutoff: float | None = Field(
+        None, gt=0, le=1e6, description="frequency beyond which the reference's spectrum falls off, in cycles an image"
+    )
     floor: float = Field(
         0.001, gt=0, le=1, description="least eigenvalue of a fitted covariance, as a fraction of the mean"
     )

@@ -50,6 +50,14 @@ def tear(path):
     path.write_bytes(data[: len(data) // 2])
 
 
+def test_a_run_of_an_older_raygen_is_continued_where_what_it_did_not_know_is_off(tmp_path):
+    begin(tmp_path)
+    off = {**REQUEST["settings"], "bounded": False, "cutoff": None, "views": 0}
+    assert begin(tmp_path, {**REQUEST, "settings": off}).request["request"]["settings"] == REQUEST["settings"]
+    with pytest.raises(StoreError, match=r"there settings\.bounded is null, now true"):
+        begin(tmp_path, {**REQUEST, "settings": off | {"bounded": True}})
+
+
 def test_a_run_begun_again_with_the_same_request_is_continued(tmp_path):
     begin(tmp_path).commit(UNITS[0], samples(UNITS[0]))
     before = (tmp_path / "run.json").read_bytes()

@@ -1,4 +1,4 @@
-"""What every reference distribution is, a Gaussian by an exact whitening map; and the simplest, white noise."""
+"""What every reference distribution is, a map of white noise to images; and the simplest, white noise itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from raygen.errors import ScoreError
 
 
 class Reference(ABC):
-    """A Gaussian over images of one shape (C, H, W)."""
+    """A distribution over images of one shape (C, H, W): a smooth map, one to one, of z ~ N(0, I).
+
+    Most are Gaussians, with the map x = mean + A z.
+    """
 
     shape: tuple[int, int, int]
 
@@ -27,11 +30,11 @@ class Reference(ABC):
 
     @abstractmethod
     def image(self, z: Tensor) -> Tensor:
-        """Return x = mean + A z."""
+        """Return x, of a Gaussian mean + A z."""
 
     @abstractmethod
     def whiten(self, x: Tensor) -> Tensor:
-        """Return z = A^-1 (x - mean), the inverse of ``image``."""
+        """Return z, of a Gaussian A^-1 (x - mean): the inverse of ``image``."""
 
     @property
     @abstractmethod
@@ -42,6 +45,11 @@ class Reference(ABC):
     @abstractmethod
     def power(self) -> float:
         """Trace of A A': the summed variance of all pixels."""
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor] | None:
+        """Between which values each channel lies, both of shape (C, 1, 1); None where there are no such bounds."""
+        return None
 
     @property
     def dimension(self) -> int:

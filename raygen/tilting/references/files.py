@@ -18,6 +18,7 @@ from torch import Tensor
 from raygen.errors import ScoreError, StoreError
 from raygen.storage import Location, check_sealed, seal_tensors
 from raygen.tilting.references.base import Reference, WhiteNoise
+from raygen.tilting.references.bounded import Bounded
 from raygen.tilting.references.fitted import Fitted
 from raygen.tilting.references.power_law import PowerLaw
 from raygen.tilting.references.spectrum import FittedSpectrum
@@ -26,6 +27,11 @@ _FORMAT = "raygen-reference-1"
 _KINDS: Mapping[str, type[Any]] = MappingProxyType(
     {"white": WhiteNoise, "power-law": PowerLaw, "fitted": Fitted, "fitted-spectrum": FittedSpectrum}
 )
+
+_LOGISTIC = "logistic"
+"""The map of a bounded reference; its ``kind`` is that of its Gaussian."""
+
+_BOUNDS = ("low", "high")
 
 
 @dataclass(frozen=True)
@@ -59,11 +65,15 @@ def save_reference(path: Path | str, reference: Reference, provenance: Provenanc
     Raises:
         StoreError: if the file cannot be written.
     """
-    kind = next(name for name, type_ in _KINDS.items() if type(reference) is type_)
-    fields = {field.name: getattr(reference, field.name) for field in dataclasses.fields(_KINDS[kind])}
+    gaussian = reference.base if isinstance(reference, Bounded) else reference
+    kind = next(name for name, type_ in _KINDS.items() if type(gaussian) is type_)
+    fields = {field.name: getattr(gaussian, field.name) for field in dataclasses.fields(_KINDS[kind])}
     tensors = {name: value.cpu().contiguous() for name, value in fields.items() if isinstance(value, Tensor)}
     values = {name: value for name, value in fields.items() if not isinstance(value, Tensor)}
     metadata = {"format": _FORMAT, "kind": kind, "values": json.dumps(values)}
+    if isinstance(reference, Bounded):
+        metadata["bounded"] = _LOGISTIC
+        tensors |= {name: value.cpu().contiguous() for name, value in zip(_BOUNDS, reference.bounds, strict=True)}
     if provenance is not None:
         metadata["provenance"] = json.dumps(dataclasses.asdict(provenance))
     path = Path(path)
@@ -118,7 +128,13 @@ def _rebuilt(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Refe
     if metadata.get("format") != _FORMAT:
         raise ValueError(f"its format is {metadata.get('format')!r}")
     values = json.loads(metadata["values"])
-    reference: Reference = _KINDS[metadata["kind"]](**values | {"shape": tuple(values["shape"])}, **tensors)
+    bounds = {name: tensors[name] for name in _BOUNDS if "bounded" in metadata}
+    own = {name: value for name, value in tensors.items() if name not in bounds}
+    reference: Reference = _KINDS[metadata["kind"]](**values | {"shape": tuple(values["shape"])}, **own)
+    if bounds:
+        if metadata["bounded"] != _LOGISTIC:
+            raise ValueError(f"its bounds are {metadata['bounded']!r}")
+        reference = Bounded(reference, **bounds)
     # What a fault in a tensor's size or values would spoil.
     image = reference.image(torch.ones((1, *reference.shape)))
     if image.shape != (1, *reference.shape) or not bool(image.isfinite().all()):

@@ -10,6 +10,9 @@ from typing_extensions import override
 
 from raygen.tilting.references.base import Reference, check_above_zero, check_images
 
+LARGEST_COVARIANCE = 4096
+"""Values of an image above which its spectrum is fitted, not its covariance, whose root alone would take 64 MB."""
+
 
 @dataclass(frozen=True)
 class Fitted(Reference):

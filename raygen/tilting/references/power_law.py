@@ -16,6 +16,9 @@ from raygen.tilting.settings import PHOTOGRAPH_EXPONENT
 PHOTOGRAPH_COLOURS = ((1.0, 0.888, 0.768), (0.888, 1.0, 0.904), (0.768, 0.904, 1.0))
 """Correlation of red, green and blue over the pixels of 1,000 photographs, one of each ImageNet class."""
 
+_STEEPNESS = 4
+"""Order of the low-pass filter: an octave beyond its cutoff the amplitude is 1/16, and A can still be inverted well."""
+
 
 @dataclass(frozen=True)
 class PowerLaw(Reference):
@@ -51,12 +54,20 @@ class PowerLaw(Reference):
         sigma: float,
         exponent: float = PHOTOGRAPH_EXPONENT,
         colours: tuple[tuple[float, ...], ...] | None = None,
+        cutoff: float | None = None,
     ) -> PowerLaw:
-        """Make the reference of this exponent; ``colours`` default to those of photographs, or to independent ones.
+        """Make the reference of this exponent.
+
+        Args:
+            shape: (C, H, W).
+            sigma: standard deviation of a pixel, whatever the cutoff.
+            exponent: of the amplitude spectrum.
+            colours: correlation matrix of the channels; of photographs, or independent ones, where it is not given.
+            cutoff: frequency beyond which the spectrum falls off, in cycles an image; None for no such frequency.
 
         Raises:
-            ScoreError: if sigma is not above 0, the exponent below 0, or the colour matrix no positive definite
-                correlation matrix of the channels.
+            ScoreError: if sigma or the cutoff is not above 0, the exponent below 0, or the colour matrix no positive
+                definite correlation matrix of the channels.
         """
         check_shape(shape)
         channels, height, width = shape
@@ -70,6 +81,8 @@ class PowerLaw(Reference):
         mixing = vectors * values.sqrt() @ vectors.T
         frequency = cycles(height, width)
         full = frequency.clamp(min=1.0) ** -exponent
+        if cutoff is not None:
+            full = full * low_pass(height, width, cutoff)
         spectrum = sigma * full / full.square().mean().sqrt()
         half = spectrum[:, : width // 2 + 1]
         return cls(shape, sigma, exponent, half.float().contiguous(), mixing.float())
@@ -136,6 +149,21 @@ def angles(height: int, width: int) -> Tensor:
     rows = torch.fft.fftfreq(height, dtype=torch.float64)
     columns = torch.fft.fftfreq(width, dtype=torch.float64)
     return torch.atan2(rows[:, None].expand(height, width), columns.expand(height, width))
+
+
+def low_pass(height: int, width: int, cutoff: float) -> Tensor:
+    """Return Butterworth's response to each frequency, shape (H, W): near 1 under ``cutoff``, and never 0.
+
+    Args:
+        height: of the images.
+        width: of the images.
+        cutoff: cycles an image (of the longer side), at which the power is halved.
+
+    Raises:
+        ScoreError: if it is not above 0 and finite.
+    """
+    check_above_zero("cutoff", cutoff)
+    return (1 + (cycles(height, width) / cutoff) ** (2 * _STEEPNESS)).rsqrt()
 
 
 def full_plane(half: Tensor, width: int) -> Tensor:
