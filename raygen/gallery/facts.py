@@ -15,7 +15,8 @@ _HASH = re.compile(r"\b[0-9a-fA-F]{24,}\b")
 _ITEMS, _LETTERS = 8, 100
 _HEADLINE = (
     "network", "weights", "weights_hash", "data", "reference", "reference_file", "reference_hash", "bounded", "sigma",
-    "exponent", "cutoff", "contrast", "tilt", "kernel", "steps", "warm_up", "chains", "draws", "thin", "seed", "raygen",
+    "exponent", "cutoff", "contrast", "tilt", "views", "kernel", "steps", "warm_up", "chains", "draws", "thin", "seed",
+    "raygen",
 )  # fmt: skip
 
 

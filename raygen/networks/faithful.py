@@ -159,7 +159,7 @@ def check_alone(network: Network, layers: Sequence[str], images: Tensor | None =
             raise NetworkError(what, where=where, right=right)
 
 
-def leads_uphill(scores: NodeScores, force: NodeScores, x: Tensor) -> bool:
+def leads_uphill(scores: nn.Module, force: nn.Module, x: Tensor) -> bool:
     """Say whether the gradients of ``force`` at ``x``, the inputs of all rows, are about those of ``scores``."""
     try:
         exact, cheap = (_scored(part, x).gradient for part in (scores, force))
@@ -282,7 +282,7 @@ def _difference(cut: Cut, scores: NodeScores, images: Tensor, own: _Scored) -> f
     return _scored(scores, x).rows(compared).differs(own.rows(compared), x[compared])
 
 
-def _scored(scores: NodeScores, x: Tensor) -> _Scored:
+def _scored(scores: nn.Module, x: Tensor) -> _Scored:
     x = x.clone().requires_grad_()
     with torch.enable_grad():
         found = scores(x)

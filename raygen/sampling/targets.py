@@ -13,6 +13,8 @@ from raygen.networks import (
     Cut,
     Network,
     NodeScores,
+    Views,
+    ViewScores,
     check_alone,
     cut_for,
     dead_nodes,
@@ -35,6 +37,9 @@ DEAD_IMAGES = 16
 
 UNKNOWN = Diagnostics(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, 0)
 """The diagnostics of a node that was not sampled."""
+
+Scores = NodeScores | ViewScores
+"""Of nodes of one layer: the plain ones, or the means over views."""
 
 
 class Targets:
@@ -87,11 +92,16 @@ class Targets:
             self._references[shape] = reference.to(self._device)
         return self._references[shape]
 
-    def scores(self, nodes: Sequence[Node], chains: int) -> NodeScores:
+    def scores(self, nodes: Sequence[Node], chains: int) -> Scores:
         """Return the scores of nodes of one layer and ending, each for ``chains`` rows side by side."""
-        return score_nodes(self.cut(nodes[0]), nodes, chains).to(self._device)
+        cut = self.cut(nodes[0])
+        plain = score_nodes(cut, nodes, chains).to(self._device)
+        if self._settings.views == 0:
+            return plain
+        views = Views.of(self._settings.views, *cut.input_shape[1:]).to(self._device)
+        return ViewScores(score_nodes(cut, nodes, chains * len(views)).to(self._device), plain, views)
 
-    def density(self, scores: NodeScores) -> WhitenedScore:
+    def density(self, scores: Scores) -> WhitenedScore:
         """Return the score in the reference's coordinates, with forces of the precision that the settings ask for.
 
         Where these lead elsewhere, as of a network that does not take that precision, they are those of the score.
@@ -104,7 +114,7 @@ class Targets:
             self._forces_lead = self._lead_uphill(scores, force, reference)
         return WhitenedScore(scores, reference, force=force if self._forces_lead else None)
 
-    def _lead_uphill(self, scores: NodeScores, force: NodeScores, reference: Reference) -> bool:
+    def _lead_uphill(self, scores: Scores, force: Scores, reference: Reference) -> bool:
         few = torch.arange(min(FAITHFUL_IMAGES, len(scores.channels)), device=self._device)
         streams = Streams((f"{self._settings.seed}/forces",), len(few), self._device)
         leads = leads_uphill(scores.rows(few), force.rows(few), reference.image(streams.start(reference.shape)))

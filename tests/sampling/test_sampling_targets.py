@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from raygen.errors import NetworkError
-from raygen.networks import Node, cut_for, wrap_network
-from raygen.sampling import SamplingSettings
+from raygen.networks import NetworkSettings, Node, cut_for, load_network, wrap_network
+from raygen.sampling import SamplingSettings, UnitSampler
 from raygen.sampling.targets import Targets
+from raygen.store import Unit
 
 NODE = Node("last", 0)
 
@@ -71,3 +72,15 @@ def test_forces_are_cheap_only_where_they_lead_uphill(module, cheap, caplog):
     for _ in range(2):
         assert made.density(made.scores([node], 2)).cheap_forces is cheap
     assert caplog.text.count("float32") == (0 if cheap else 1)
+
+
+def test_views_change_the_target_and_are_off_by_default():
+    few = SamplingSettings(steps=2, warm_up=2, chains=2, draws=1, thin=1, tilt=3.0)
+    unit, network = Unit("unit", "ip2", ("ip2:1",), 2), load_network(NetworkSettings(weights="random"))
+    tables = {
+        views: UnitSampler(network, few.model_copy(update={"views": views}), None, torch.device("cpu")).sample(unit)
+        for views in (0, 3)
+    }
+    assert few.views == 0 and tables[0]["score"] != tables[3]["score"]
+    again = UnitSampler(network, few.model_copy(update={"views": 3}), None, torch.device("cpu")).sample(unit)
+    assert again["image"] == tables[3]["image"] and again["score"] == tables[3]["score"]
