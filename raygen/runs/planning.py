@@ -72,7 +72,7 @@ def begin_run(
         about = {**about, "reference_file": saved.file}
     data = images if isinstance(images, ImageSet) else None
     line = 1 if settings.budget is None else LINE
-    units = plan_units(nodes, chains=settings.chains, batch=settings.batch, line=line)
+    units = plan_units(nodes, chains=settings.chains, batch=settings.together, line=line)
     request = {
         "network": network.name,
         "weights_hash": network.weights_hash,

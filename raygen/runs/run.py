@@ -181,6 +181,6 @@ def trace_nodes(
     sampler = UnitSampler(network, settings, images, device or torch.device("cpu"), profile)
     groups: dict[str, Groups] = {}
     line = 1 if settings.budget is None else LINE
-    for unit in plan_units(nodes, chains=settings.chains, batch=settings.batch, line=line):
+    for unit in plan_units(nodes, chains=settings.chains, batch=settings.together, line=line):
         groups |= sampler.trace(unit).to_arviz()
     return groups

@@ -57,7 +57,7 @@ class Batch:
         """How many of the nodes go at once."""
         if self.settings.budget is None:
             return len(self.nodes)
-        return min(len(self.nodes), max(1, self.settings.batch // self.streams.chains))
+        return min(len(self.nodes), max(1, self.settings.together // self.streams.chains))
 
     def begin(self) -> BatchState:
         """Return the first nodes' chains where they start.

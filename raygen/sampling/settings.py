@@ -90,7 +90,7 @@ class SamplingSettings(TiltingSettings, ChainSettings, HmcSettings):
         "float32", description="precision of the forces; the acceptance is float32 always, so the target stays exact"
     )
     batch: Annotated[int, Group.COMPUTE] = Field(
-        128, ge=1, le=65536, description="chains that share one forward and backward pass, at most"
+        128, ge=1, le=65536, description="images that share one forward and backward pass, at most: chains, times views"
     )
     log_z: Annotated[bool, Group.CONVERGENCE] = Field(
         False, description="estimate log Z of each node by annealed importance sampling"
@@ -101,6 +101,11 @@ class SamplingSettings(TiltingSettings, ChainSettings, HmcSettings):
         le=100_000,
         description="tilts on the way to log Z; if not set, as many as lose 1 % of the chains each",
     )
+
+    @property
+    def together(self) -> int:
+        """Chains that share a pass, at most: each is as many images as it has views."""
+        return max(1, self.batch // max(1, self.views))
 
     @property
     def gradients(self) -> int:

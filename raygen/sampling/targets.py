@@ -99,7 +99,8 @@ class Targets:
         if self._settings.views == 0:
             return plain
         views = Views.of(self._settings.views, *cut.input_shape[1:]).to(self._device)
-        return ViewScores(score_nodes(cut, nodes, chains * len(views)).to(self._device), plain, views)
+        each = torch.arange(len(plain.channels), device=self._device).repeat_interleave(len(views))
+        return ViewScores(plain.rows(each), plain, views)
 
     def density(self, scores: Scores) -> WhitenedScore:
         """Return the score in the reference's coordinates, with forces of the precision that the settings ask for.

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from raygen.networks import NetworkSettings, Node, list_layers, load_network, parse_nodes, read_node, sum_node
 from raygen.runs import describe_nodes, plan_units
+from raygen.sampling import SamplingSettings
 
 LENET = load_network(NetworkSettings(weights="random"))
 LAYERS = list_layers(LENET)
@@ -99,3 +100,11 @@ def test_nodes_of_layers_with_any_name_are_planned_and_described_so_that_they_ar
     units = list(plan_units(nodes, chains=4, batch=8))
     assert [node for unit in units for node in unit.parsed] == nodes
     assert [text for unit in units for text in unit.nodes] == [str(node) for node in nodes]
+
+
+def test_views_count_as_images_of_a_pass():
+    own = SamplingSettings(batch=32, chains=4, views=4)
+    assert own.together == 8 and SamplingSettings(batch=32).together == 32
+    assert SamplingSettings(batch=2, views=8).together == 1
+    units = tuple(plan_units([Node("conv", channel) for channel in range(6)], chains=4, batch=own.together))
+    assert [len(unit.nodes) for unit in units] == [2, 2, 2]
