@@ -55,7 +55,7 @@ class TiltingSettings(FitSettings):
         None, gt=0, le=1e9, description="the tilt b itself, the same for all nodes; used instead of contrast"
     )
 
-    views: Annotated[int, Group.MAIN] = Field(
+    views: int = Field(
         0, ge=0, le=256,
         description="score an image by the mean over so many shifted and zoomed views of it; 0 is the plain score",
     )  # fmt: skip
