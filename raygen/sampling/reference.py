@@ -135,12 +135,12 @@ def make_reference(settings: TiltingSettings, shape: Shape, network: Network, so
 
 
 def _noise(settings: TiltingSettings, shape: Shape) -> Reference:
-    if settings.reference == "power-law":
-        return PowerLaw.of(shape, settings.sigma, settings.exponent, cutoff=settings.cutoff)
-    if settings.cutoff is None:
+    if settings.reference == "white" and settings.cutoff is None:
         return WhiteNoise(shape, settings.sigma)
-    independent = tuple(tuple(float(row == column) for column in range(shape[0])) for row in range(shape[0]))
-    return PowerLaw.of(shape, settings.sigma, 0.0, independent, settings.cutoff)
+    if settings.reference == "white":
+        independent = tuple(tuple(float(row == column) for column in range(shape[0])) for row in range(shape[0]))
+        return PowerLaw.of(shape, settings.sigma, 0.0, independent, settings.cutoff)
+    return PowerLaw.of(shape, settings.sigma, settings.exponent, cutoff=settings.cutoff)
 
 
 def bound(reference: Reference, network: Network) -> Bounded:
