@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 
 HARMLESS = frozenset(
     {"allow_bucket_creation", "anonymous", "endpoint_override", "force_virtual_addressing", "region", "scheme"}
@@ -23,6 +24,11 @@ _ADDRESS = re.compile(
     r"([^\s'\"<>]*[^\s'\"<>;:,.)\]}])"
 )
 _SPACED_SECRET = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*://)[^\s/@:'\"]*:[^\s/@'\"][^/@'\"]*@")
+
+
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names, with dots where there are more."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def for_terminal(text: str) -> str:

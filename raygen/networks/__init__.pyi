@@ -23,6 +23,7 @@ from .scores import NodeScores as NodeScores
 from .scores import score_nodes as score_nodes
 from .settings import NetworkSettings as NetworkSettings
 from .settings import Precision as Precision
+from .views import Scores as Scores
 from .views import Views as Views
 from .views import ViewScores as ViewScores
 from .zoo.caffe import AlexNet as AlexNet

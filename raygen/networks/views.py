@@ -109,6 +109,10 @@ class ViewScores(nn.Module):
         return ViewScores(self.scores.rows(seen), self.plain.rows(chosen), self.views)
 
 
+Scores = NodeScores | ViewScores
+"""Of nodes of one layer: the plain ones, or the means over views."""
+
+
 def _resampling(length: int, size: Tensor, shift: Tensor) -> Tensor:
     """Return the weights of linear interpolation, shape (K, length, length), float32.
 

@@ -50,7 +50,7 @@ class StatusWriter:
     """
 
     def __init__(self, location: Location, on_progress: Callable[[FarmReport], None], every: float = _EVERY) -> None:
-        self._location = location
+        self._run = Run(location)
         self._on_progress = on_progress
         self._every = every
         self._next = 0.0
@@ -66,8 +66,8 @@ class StatusWriter:
         """Write a report. Storage that refuses costs the status, not the run."""
         try:
             document = _document(report)
-            document[_SEAL] = Run(self._location).owner.mark(document)
-            self._location.write(STATUS, json.dumps(document, indent=1).encode(), lasting=False)
+            document[_SEAL] = self._run.owner.mark(document)
+            self._run.location.write(STATUS, json.dumps(document, indent=1).encode(), lasting=False)
         except StoreError as error:
             log.warning("the run's status is not written: %s", error)
 

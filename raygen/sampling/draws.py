@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from raygen.hmc import ON_CPU, ChainState, potential
-from raygen.networks import Network, NodeScores, ViewScores
+from raygen.networks import Network, Scores
 from raygen.tilting import Reference, signal
 
 _TAIL = 0.005
@@ -76,9 +76,7 @@ class DrawsKept:
         return DrawsKept(self.every, tuple(draw.rows(chosen) for draw in self.draws))
 
 
-def make_draw(
-    network: Network, scores: NodeScores | ViewScores, reference: Reference, chains: ChainState, tilt: Tensor
-) -> Draw:
+def make_draw(network: Network, scores: Scores, reference: Reference, chains: ChainState, tilt: Tensor) -> Draw:
     """Return the draw of chains: their images as the network's user sees them, and what is known of each.
 
     Args:

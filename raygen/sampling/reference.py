@@ -138,7 +138,7 @@ def _noise(settings: TiltingSettings, shape: Shape) -> Reference:
     if settings.reference == "white" and settings.cutoff is None:
         return WhiteNoise(shape, settings.sigma)
     if settings.reference == "white":
-        independent = tuple(tuple(float(row == column) for column in range(shape[0])) for row in range(shape[0]))
+        independent = tuple(map(tuple, torch.eye(shape[0]).tolist()))
         return PowerLaw.of(shape, settings.sigma, 0.0, independent, settings.cutoff)
     return PowerLaw.of(shape, settings.sigma, settings.exponent, cutoff=settings.cutoff)
 

@@ -17,7 +17,7 @@ import torch
 
 from raygen.errors import SettingsError, StoreError
 from raygen.hmc import ChainState, Diagnostics, Groups, Kernel, Tensors, TiltRule, rebuild, to_arviz
-from raygen.networks import Layer, Network, NodeScores, ViewScores, list_layers, node_label
+from raygen.networks import Layer, Network, Scores, list_layers, node_label
 from raygen.nodes import Node
 from raygen.sampling.batch import Batch, BatchState
 from raygen.sampling.cohort import EndedNodes
@@ -260,7 +260,7 @@ class UnitSampler:
                          seed=self._settings.seed)  # fmt: skip
 
     def _draw(self, density: WhitenedScore, chains: ChainState, tilt: torch.Tensor) -> Draw:
-        assert isinstance(density.score, NodeScores | ViewScores)  # as the targets make it
+        assert isinstance(density.score, Scores)  # as the targets make it
         return make_draw(self._network, density.score, density.reference, chains, tilt)
 
     def _facts(self, node: Node, found: Diagnostics, agree: bool) -> NodeFacts:

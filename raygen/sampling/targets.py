@@ -12,7 +12,7 @@ from raygen.hmc import Diagnostics, Parameters, Streams, Trace
 from raygen.networks import (
     Cut,
     Network,
-    NodeScores,
+    Scores,
     Views,
     ViewScores,
     check_alone,
@@ -37,9 +37,6 @@ DEAD_IMAGES = 16
 
 UNKNOWN = Diagnostics(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, 0)
 """The diagnostics of a node that was not sampled."""
-
-Scores = NodeScores | ViewScores
-"""Of nodes of one layer: the plain ones, or the means over views."""
 
 
 class Targets:

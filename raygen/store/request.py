@@ -61,7 +61,8 @@ def claim(
     Args:
         location: the folder.
         name: of the file, such as ``run.json``.
-        request: everything that decides the outcome: plain values.
+        request: everything that decides the outcome: plain values. A setting that a later raygen adds has to be off
+            where it is false, 0 or null: then a run from before it goes on.
         about: what is useful to know but decides nothing (versions); not compared. No address keeps its password.
         allowed: names that may be in the folder before the request.
         seals: asked where the request is written; returns the seals of the files that follow it.

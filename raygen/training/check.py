@@ -11,6 +11,7 @@ from torch import nn
 from raygen.data import ImageSource
 from raygen.errors import DataError, NetworkError
 from raygen.networks import Network, copy_module, first_real
+from raygen.text import first_of
 from raygen.training.scoring import make_ready, make_scorer
 from raygen.training.settings import TrainingSettings
 from raygen.training.sharing import rank_and_processes
@@ -43,7 +44,7 @@ def check_images(network: Network, train_set: ImageSource, test_set: ImageSource
     counts = torch.bincount(train_set.labels[train_set.labels >= 0], minlength=classes)
     empty = [name for name, count in zip(train_set.class_names, counts.tolist(), strict=True) if not count]
     if empty:
-        names = _listed(empty, 5)
+        names = first_of(empty, 5)
         log.warning("data %s: %d of %d classes have no training image: %s", train_set.name, len(empty), classes, names)
 
 
@@ -138,11 +139,7 @@ def _warn_of_order(name: str, own: Sequence[str], wanted: Sequence[str]) -> None
     if rank_and_processes()[0]:
         return  # the first process says it for all
     log.warning("network %s: its classes are in the order %s, those of the images in the order %s: "
-                "some start with the scores of others", name, *(_listed(names) for names in (own, wanted)))  # fmt: skip
-
-
-def _listed(names: Sequence[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+                "some start with the scores of others", name, first_of(own), first_of(wanted))  # fmt: skip
 
 
 def _try_step(network: Network, settings: TrainingSettings, classes: int, size: int) -> None:

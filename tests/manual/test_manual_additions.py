@@ -1,13 +1,18 @@
 """The page how-to-add: each change is made in a copy of the package, and its commands are run there."""
 
+import io
 import re
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from manual_pages import MANUAL, ROOT, Block, Page, commands, read_page
+from PIL import Image
+
+from raygen.store import Run
 
 PAGE = read_page(MANUAL / "how-to-add.md")
 SMALL = {
@@ -79,6 +84,13 @@ def test_the_commands_of_a_recipe_use_what_it_adds(recipe: Page, package: Path, 
         command = [sys.executable, "-m", "raygen", *words[1:], *SMALL.get(words[1], ())]
         done = launcher.run("env", "-C", package, *command)
         assert done.returncode == 0, done.stderr
+    if title(recipe) == "A reference":
+        # What is asked for by a new name must not be what was there before: neighbouring pixels are alike.
+        run = Run.open(str(package / "added/reference"))
+        pictures = [row["bytes"] for unit in run.plan for row in run.samples(unit)["image"].to_pylist()]
+        pixels = np.stack([np.asarray(Image.open(io.BytesIO(data)), dtype=float) for data in pictures])
+        pixels -= pixels.mean((1, 2), keepdims=True)
+        assert (pixels[:, :, 1:] * pixels[:, :, :-1]).mean() > 0.3 * pixels.var()
     if "gallery" in title(recipe):
         assert "ESS of the tails" in (package / "added/fact/gallery/conv1/0.html").read_text()
         assert '"ess_tail": ' in (package / "added/fact/gallery/gallery.json").read_text()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
 
 from raygen.errors import WeightsError
+from raygen.text import first_of
 
 _AVERAGED = "n_averaged"  # the counter of torch's AveragedModel
 _WITHIN = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
@@ -37,7 +38,7 @@ def fit_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str)
     if not fits:
         right = "give the weights of this network, or the network and arguments of these weights"
         faults = min((faults for _, faults in fitting), key=lambda faults: sum(len(names) for _, names in faults))
-        listed = "; ".join(f"{len(names)} {label}: {_first(names)}" for label, names in faults)
+        listed = "; ".join(f"{len(names)} {label}: {first_of(names)}" for label, names in faults)
         raise WeightsError(f"does not fit the network; {listed}", where=where, right=right)
     if len(fits) > 1 and not all(_same(fits[0], other, own) for other in fits[1:]):
         what = f"holds {len(fits)} networks that fit"
@@ -161,10 +162,6 @@ def _unusual(tensor: Tensor) -> str:
 
 def _kind(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def _first(names: Sequence[str], limit: int = 3) -> str:
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
 
 
 def said_by(error: Exception, limit: int = 120) -> str:

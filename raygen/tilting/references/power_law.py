@@ -72,7 +72,7 @@ class PowerLaw(Reference):
         check_shape(shape)
         channels, height, width = shape
         if colours is None:
-            colours = PHOTOGRAPH_COLOURS if channels == 3 else _independent(channels)
+            colours = PHOTOGRAPH_COLOURS if channels == 3 else tuple(map(tuple, torch.eye(channels).tolist()))
         matrix = torch.tensor(colours, dtype=torch.float64)
         if matrix.shape != (channels, channels) or not _is_correlation(matrix):
             raise ScoreError(f"colours = {colours} is no {channels} x {channels} correlation matrix", where="reference",
@@ -120,10 +120,6 @@ class PowerLaw(Reference):
         filtered = torch.fft.rfft2(mixed, norm="ortho") * spectrum.to(z.dtype)
         image: Tensor = torch.fft.irfft2(filtered, s=self.shape[1:], norm="ortho")
         return image
-
-
-def _independent(channels: int) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(float(row == column) for column in range(channels)) for row in range(channels))
 
 
 def _is_correlation(matrix: Tensor) -> bool:
