@@ -50,9 +50,17 @@ def test_views_are_moved_and_zoomed_by_amounts_that_cover_their_range():
 
 
 def test_beyond_its_edge_an_image_is_mirrored():
-    ramp = torch.arange(8.0)
-    seen = Views.of(40, 8, 8).down @ ramp
-    assert (seen >= 0).all() and (seen <= 7).all()
+    ramp = torch.arange(56.0)
+    seen = Views.of(64, 56, 56).down @ ramp
+    assert (seen >= 0).all() and (seen <= 55).all()
+    # Where a view lies on the image is a line; beyond the edge it turns back at the same slope.
+    slope = (seen[:, 38] - seen[:, 18]) / 20
+    line = seen[:, 28:29] + slope[:, None] * (torch.arange(56.0) - 28)
+    expected = torch.where(line < 0, -line, torch.where(line > 55, 110 - line, line))
+    beyond = (line < -0.5) | (line > 55.5)
+    inside = (line > 1) & (line < 54)
+    assert beyond.sum() > 50
+    torch.testing.assert_close(seen[beyond | inside], expected[beyond | inside], rtol=0, atol=1e-3)
 
 
 def test_more_views_begin_with_the_same_ones():
