@@ -27,7 +27,7 @@ _OF_THE_NODE = (
 
 @dataclass(frozen=True)
 class Chain:
-    """One chain of a node, its draws in order; ``score`` is their mean score."""
+    """One chain of a node, its draws in order; ``score`` is their mean score, ``mean_score`` that of its mean image."""
 
     number: int
     draws: tuple[int, ...]
@@ -38,6 +38,7 @@ class Chain:
     gradients: int
     divergences: int
     score: float
+    mean_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,11 @@ class LayerTotals:
     top_share: float
 
 
-def read_nodes(table: pa.Table) -> Iterator[tuple[NodeEvidence, Images]]:
-    """Yield each node in a table of samples with its images, in the order of the rows."""
+def read_nodes(table: pa.Table) -> Iterator[tuple[NodeEvidence, Images, Images]]:
+    """Yield each node in a table of samples with its draws and its chains' means, in the order of the rows.
+
+    Samples that were written before there were means have none, and neither have dead nodes.
+    """
     rows_of: dict[str, list[int]] = {}
     for row, name in enumerate(table["node"].to_pylist()):
         rows_of.setdefault(name, []).append(row)
@@ -121,7 +125,8 @@ def read_nodes(table: pa.Table) -> Iterator[tuple[NodeEvidence, Images]]:
         for sample in samples:
             by_chain.setdefault(sample["chain"], []).append(sample)
         images = [[sample["image"]["bytes"] for sample in chain] for chain in by_chain.values()]
-        yield _node(samples, tuple(_chain(chain) for chain in by_chain.values())), images
+        means = [[chain[-1]["mean"]["bytes"]] for chain in by_chain.values() if chain[-1]["mean"] is not None]
+        yield _node(samples, tuple(_chain(chain) for chain in by_chain.values())), images, means
 
 
 def totals(entries: Sequence[Entry]) -> LayerTotals:
@@ -152,6 +157,7 @@ def _chain(samples: list[dict[str, Any]]) -> Chain:
         gradients=last["gradients"],
         divergences=last["divergences"],
         score=statistics.fmean(scores),
+        mean_score=last["mean_score"],
     )
 
 

@@ -21,11 +21,12 @@ _MOST_LARGE = 12
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A node, its tile and its sheet."""
+    """A node, its tile, the sheet of its draws and that of its chains' means, where there are some."""
 
     node: NodeEvidence
     tile: Picture
     sheet: Sheet
+    means: Sheet | None
 
     @property
     def entry(self) -> Entry:
@@ -39,11 +40,12 @@ class Tile:
 
     entry: Entry
     picture: Picture
+    has_means: bool
 
     @classmethod
     def of(cls, exhibit: Exhibit) -> Tile:
         """Return the exhibit's numbers, and its tile without the bytes."""
-        return cls(exhibit.entry, dataclasses.replace(exhibit.tile, png=b""))
+        return cls(exhibit.entry, dataclasses.replace(exhibit.tile, png=b""), exhibit.means is not None)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,10 @@ def read_unit(run: Run, unit: Unit, planned: int) -> list[Exhibit]:
     side = 90 if planned <= _MOST_LARGE else 60
     try:
         nodes = read_nodes(table.cast(SAMPLES))
-        exhibits = [Exhibit(node, tile(images, side=side), sheet(images)) for node, images in nodes]
+        exhibits = [
+            Exhibit(node, tile(images, side=side), sheet(images), sheet(means) if means else None)
+            for node, images, means in nodes
+        ]
     # What Pillow raises for broken PNG files, and Arrow for other columns.
     except (pa.ArrowException, OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError) as error:
         raise _torn(run, unit, str(error)) from None

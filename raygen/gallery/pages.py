@@ -46,12 +46,14 @@ class Site:
         return site
 
     def write_pictures(self, folder: str, exhibit: Exhibit) -> Exhibit:
-        """Write a node's tile and sheet; return the exhibit without the sheet's bytes."""
-        stem, sheet = exhibit.entry.stem, exhibit.sheet
+        """Write a node's tile and sheets; return the exhibit without the sheets' bytes."""
+        stem = exhibit.entry.stem
         self.location.write(f"{folder}/{stem}.tile.png", exhibit.tile.png)
-        self.location.write(f"{folder}/{stem}.png", sheet.picture.png)
-        picture = dataclasses.replace(sheet.picture, png=b"")
-        return dataclasses.replace(exhibit, sheet=dataclasses.replace(sheet, picture=picture))
+        self.location.write(f"{folder}/{stem}.png", exhibit.sheet.picture.png)
+        if exhibit.means is not None:
+            self.location.write(f"{folder}/{stem}.mean.png", exhibit.means.picture.png)
+        means = None if exhibit.means is None else exhibit.means.without_bytes()
+        return dataclasses.replace(exhibit, sheet=exhibit.sheet.without_bytes(), means=means)
 
     def write_layer(self, layer: Layer, exhibits: Sequence[Exhibit]) -> None:
         """Write a layer's page, its contact sheet and its nodes' pages; nothing where it has no nodes yet."""
@@ -113,6 +115,7 @@ def _layer_entry(layer: Layer) -> dict[str, Any]:
                 "page": f"{folder}/{tile.entry.stem}.html",
                 "tile": f"{folder}/{tile.entry.stem}.tile.png",
                 "sheet": f"{folder}/{tile.entry.stem}.png",
+                "means": f"{folder}/{tile.entry.stem}.mean.png" if tile.has_means else None,
             }
             for tile in layer.tiles
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -48,6 +48,10 @@ class Sheet:
     cell: tuple[int, int]
     gap: int
     transposed: bool
+
+    def without_bytes(self) -> Sheet:
+        """Return what is to be known of the sheet once its picture is written."""
+        return replace(self, picture=replace(self.picture, png=b""))
 
 
 def tile(images: Images, *, side: int = 60) -> Picture:

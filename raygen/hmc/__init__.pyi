@@ -22,6 +22,7 @@ from .ladder import begin_pilot as begin_pilot
 from .ladder import climb as climb
 from .ladder import find_ladder as find_ladder
 from .ladder import make_ladder as make_ladder
+from .means import TailMean as TailMean
 from .saving import CONSTANT as CONSTANT
 from .saving import ON_CPU as ON_CPU
 from .saving import Tensors as Tensors

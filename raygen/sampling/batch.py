@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 
 from raygen.errors import ScoreError, StoreError
-from raygen.hmc import ChainState, Noise, Parameters, StepInfo, Streams, check_alike, frozen
+from raygen.hmc import ChainState, Noise, Parameters, StepInfo, Streams, TailMean, check_alike, frozen
 from raygen.nodes import Node
 from raygen.sampling.cohort import Cohort, EndedNodes, begin_cohort, look
 from raygen.sampling.settings import SamplingSettings
@@ -123,7 +123,8 @@ class Batch:
             ones = torch.ones((rows, *reference.shape), device=self.streams.device)
             like = begin_cohort(cohort.indices, ChainState(ones, ones[:, 0, 0, 0], ones), reference, settings)
             if cohort.drawing is not None and like.warm is not None:
-                drawing = replace(cohort.drawing, chains=like.chains, parameters=frozen(like.warm))
+                mean = TailMean.begin(like.chains)
+                drawing = replace(cohort.drawing, chains=like.chains, parameters=frozen(like.warm), mean=mean)
                 like = replace(like, warm=None, drawing=drawing)
             check_alike(cohort, like)
 
@@ -135,7 +136,7 @@ class Batch:
             return state
         try:
             start = self._of(indices).start(self.density.reference.shape, self.settings.superchains)
-            chains = self.kernel.init(self._rows(indices), start)
+            chains = self.kernel.init(self.density_of(indices), start)
             cohort = begin_cohort(indices, chains, self.density.reference, self.settings)
         except ScoreError as error:
             if error.row is None:
@@ -150,10 +151,11 @@ class Batch:
     def _score(self, indices: tuple[int, ...]) -> WhitenedScore:
         """Return the density of the chains in flight, in their order; it is kept until others are."""
         if self._in_flight[0] != indices:
-            self._in_flight = indices, self._rows(indices)
+            self._in_flight = indices, self.density_of(indices)
         return self._in_flight[1]
 
-    def _rows(self, indices: tuple[int, ...]) -> WhitenedScore:
+    def density_of(self, indices: tuple[int, ...]) -> WhitenedScore:
+        """Return the density of the chains of some of the nodes, by their indices."""
         if indices == tuple(range(len(self.nodes))):
             return self.density
         each = self.streams.chains

@@ -16,6 +16,7 @@ from raygen.hmc import (
     Parameters,
     Record,
     StepInfo,
+    TailMean,
     Trace,
     WarmUpState,
     begin,
@@ -41,18 +42,20 @@ class Drawing:
         chains: where they are.
         parameters: frozen ones.
         kept: their draws.
+        mean: of their positions.
         record: of their trajectories after warm-up.
     """
 
     chains: ChainState
     parameters: Parameters
     kept: DrawsKept
+    mean: TailMean
     record: Record = Record()  # noqa: RUF009  (an immutable value)
 
     def rows(self, chosen: Tensor) -> Drawing:
         """Return the chains whose numbers are ``chosen``, alone."""
         return Drawing(self.chains.rows(chosen), self.parameters.rows(chosen), self.kept.rows(chosen),
-                       self.record.rows(chosen))  # fmt: skip
+                       self.mean.rows(chosen), self.record.rows(chosen))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,10 @@ class Cohort:
         if self.drawing is not None:
             tilt, before = self.drawing.parameters.tilt, self.drawing.chains
             record = self.drawing.record.add(before, chains, tilt, noise, info)
-            return replace(made, drawing=replace(self.drawing, chains=chains, record=record))
+            return replace(
+                made,
+                drawing=replace(self.drawing, chains=chains, record=record, mean=self.drawing.mean.add(chains, tilt)),
+            )
         assert self.warm is not None
         return _freeze(replace(made, warm=learn(settings.make_warm_up(), self.warm, chains, info)), settings)
 
@@ -120,6 +126,7 @@ class EndedNodes:
         trace: after warm-up.
         parameters: frozen ones.
         draws: those kept.
+        means: mean positions over the last part of the trajectories, (N, ...).
         gradients: of each chain, warm-up included, (N,) int64.
         diagnostics, converged: of each node, over the whole trace.
     """
@@ -128,6 +135,7 @@ class EndedNodes:
     trace: Trace
     parameters: Parameters
     draws: tuple[Draw, ...]
+    means: Tensor
     gradients: Tensor
     diagnostics: tuple[Diagnostics, ...]
     converged: tuple[bool, ...]
@@ -174,6 +182,7 @@ def look(cohort: Cohort, settings: SamplingSettings) -> tuple[Cohort | None, End
         trace=trace.rows(rows),
         parameters=drawing.parameters.rows(rows),
         draws=tuple(draw.rows(rows) for draw in drawing.kept.spread(settings.draws)),
+        means=drawing.mean.mean(drawing.parameters.tilt)[rows],
         gradients=cohort.spent[rows],
         diagnostics=tuple(found[node] for node in ending),
         converged=tuple(agree[node] for node in ending),
@@ -226,7 +235,8 @@ def _freeze(cohort: Cohort, settings: SamplingSettings) -> Cohort:
     """Return the cohort with frozen parameters, where its warm-up is over."""
     if cohort.warm is None or cohort.made < settings.warm_up:
         return cohort
-    drawing = Drawing(cohort.warm.chains, frozen(cohort.warm), DrawsKept(settings.thin))
+    chains = cohort.warm.chains
+    drawing = Drawing(chains, frozen(cohort.warm), DrawsKept(settings.thin), TailMean.begin(chains))
     return replace(cohort, warm=None, drawing=drawing)
 
 

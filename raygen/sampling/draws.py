@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from raygen.hmc import ON_CPU, ChainState, potential
-from raygen.networks import Network, Scores
-from raygen.tilting import Reference, signal
+from raygen.networks import Network, Scores, ViewScores
+from raygen.tilting import Reference, WhitenedScore, signal
 
 _TAIL = 0.005
 """Fraction of an image's values left out at either end of its grey scale, so that no single pixel sets the scale."""
@@ -25,6 +25,7 @@ class Draw:
         images: PNG bytes.
         low, high: pixel values shown as 0 and 255, shape (N,).
         score, potential, top_channel, signal: shape (N,).
+        plain: scores of the images alone, shape (N,), where the score is a mean over views.
     """
 
     images: tuple[bytes, ...]
@@ -34,11 +35,31 @@ class Draw:
     potential: Tensor = field(metadata=ON_CPU)
     top_channel: Tensor = field(metadata=ON_CPU)
     signal: Tensor = field(metadata=ON_CPU)
+    plain: Tensor | None = field(default=None, metadata=ON_CPU)
 
     def rows(self, chosen: Tensor) -> Draw:
         """Return the draw of the chains whose numbers are ``chosen``, alone."""
         numbers = (self.low, self.high, self.score, self.potential, self.top_channel, self.signal)
-        return Draw(tuple(self.images[row] for row in chosen.tolist()), *(column[chosen] for column in numbers))
+        low, high, score, energy, top_channel, power = (column[chosen] for column in numbers)
+        plain = None if self.plain is None else self.plain[chosen]
+        images = tuple(self.images[row] for row in chosen.tolist())
+        return Draw(images, low, high, score, energy, top_channel, power, plain)
+
+
+@dataclass(frozen=True)
+class ChainMeans:
+    """The images of chains' mean positions; tensors on the CPU, one row a chain.
+
+    Attributes:
+        images: PNG bytes.
+        low, high: pixel values shown as 0 and 255, shape (N,).
+        score: of these images, shape (N,).
+    """
+
+    images: tuple[bytes, ...]
+    low: Tensor
+    high: Tensor
+    score: Tensor
 
 
 @dataclass(frozen=True)
@@ -89,6 +110,7 @@ def make_draw(network: Network, scores: Scores, reference: Reference, chains: Ch
     x = reference.image(chains.position)
     with torch.no_grad():
         top_channel = scores.responses(x).argmax(1)
+        plain = scores.plain(x).cpu() if isinstance(scores, ViewScores) else None
     images, low, high = encode_images(network.pixels(x), bounded=reference.bounds is not None)
     return Draw(
         images=images,
@@ -98,7 +120,19 @@ def make_draw(network: Network, scores: Scores, reference: Reference, chains: Ch
         potential=potential(chains, tilt).cpu(),
         top_channel=top_channel.cpu(),
         signal=signal(chains.gradient, reference).cpu(),
+        plain=plain,
     )
+
+
+def make_means(network: Network, density: WhitenedScore, positions: Tensor) -> ChainMeans:
+    """Return the images of chains' mean ``positions`` (N, ...) as the network's user sees them, and their scores.
+
+    A linear reference maps the mean position to the mean of the images. A bounded one maps it to the image of which
+    each pixel is the logistic of its mean logit: it has the colours of a draw, where the mean of images is grey.
+    """
+    reference = density.reference
+    images, low, high = encode_images(network.pixels(reference.image(positions)), bounded=reference.bounds is not None)
+    return ChainMeans(images, low, high, density.value(positions).cpu())
 
 
 def encode_images(pixels: Tensor, *, bounded: bool = False) -> tuple[tuple[bytes, ...], Tensor, Tensor]:

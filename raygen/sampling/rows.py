@@ -13,7 +13,7 @@ import pyarrow.ipc
 import torch
 
 from raygen.hmc import Diagnostics, Parameters, Trace
-from raygen.sampling.draws import Draw
+from raygen.sampling.draws import ChainMeans, Draw
 from raygen.sampling.log_z import LogZ
 from raygen.store import SAMPLES
 
@@ -32,6 +32,8 @@ class NodeFacts:
     class_name: str | None
     converged: bool
     diagnostics: Diagnostics
+    reference: str
+    views: int
     trajectories: int | None = None
     stopped: Stop | None = None
     dead: str | None = None
@@ -45,6 +47,7 @@ def make_rows(
     *,
     gradients: Sequence[int],
     seed: int,
+    means: ChainMeans | None = None,
 ) -> pa.Table:
     """Return the samples of a unit, ordered by node, chain and draw.
 
@@ -55,6 +58,7 @@ def make_rows(
         parameters: frozen ones.
         gradients: of each chain, warm-up included.
         seed: of the run.
+        means: of the chains, each to stand beside its last draw.
     """
     of_chains = {
         "tilt": parameters.tilt.tolist(),
@@ -74,6 +78,8 @@ def make_rows(
                 {**of_node, "chain": chain, **of_chain, "draw": index, **_draw_columns(draw, row)}
                 for index, draw in enumerate(draws)
             ]
+            if means is not None:
+                rows[-1] |= _mean_columns(means, row)
     return pa.Table.from_pylist(rows, schema=SAMPLES)
 
 
@@ -100,6 +106,8 @@ def _node_columns(node: NodeFacts) -> dict[str, object]:
         "trajectories": node.trajectories,
         "stop_reason": node.stopped,
         "dead": node.dead,
+        "reference": node.reference,
+        "views": node.views,
     }
 
 
@@ -111,6 +119,16 @@ def _draw_columns(draw: Draw, row: int) -> dict[str, object]:
         "score": float(draw.score[row]),
         "potential": float(draw.potential[row]),
         "top_channel": int(draw.top_channel[row]),
+        "plain_score": None if draw.plain is None else float(draw.plain[row]),
+    }
+
+
+def _mean_columns(means: ChainMeans, row: int) -> dict[str, object]:
+    return {
+        "mean": {"bytes": means.images[row], "path": None},
+        "mean_low": float(means.low[row]),
+        "mean_high": float(means.high[row]),
+        "mean_score": float(means.score[row]),
     }
 
 

@@ -17,11 +17,11 @@ import torch
 
 from raygen.errors import SettingsError, StoreError
 from raygen.hmc import ChainState, Diagnostics, Groups, Kernel, Tensors, TiltRule, rebuild, to_arviz
-from raygen.networks import Layer, Network, Scores, list_layers, node_label
+from raygen.networks import Layer, Network, Scores, ViewScores, list_layers, node_label
 from raygen.nodes import Node
 from raygen.sampling.batch import Batch, BatchState
 from raygen.sampling.cohort import EndedNodes
-from raygen.sampling.draws import Draw, make_draw
+from raygen.sampling.draws import Draw, make_draw, make_means
 from raygen.sampling.log_z import LogZ, LogZEstimator, LogZState
 from raygen.sampling.progress import Reporter, UnitProgress
 from raygen.sampling.reference import Source
@@ -29,7 +29,7 @@ from raygen.sampling.rows import NodeFacts, add_log_z, make_rows, read_rows, to_
 from raygen.sampling.settings import SamplingSettings
 from raygen.sampling.targets import UNKNOWN, Targets, no_trace
 from raygen.store import Unit
-from raygen.tilting import ContrastTilt, FixedTilt, Reference, WhitenedScore
+from raygen.tilting import ContrastTilt, FixedTilt, Reference, WhitenedScore, reference_kind
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +208,7 @@ class UnitSampler:
         while not batch.finished(state.batch):
             moved, acceptance = batch.step(state.batch)
             rest, ended = batch.end_nodes(self.draw(batch, moved))
-            rows = tuple(to_bytes(self._rows(batch.nodes, part)) for part in ended)
+            rows = tuple(to_bytes(self._rows(batch, part)) for part in ended)
             state = replace(state, batch=rest, rows=(*state.rows, *rows))
             report.chains(batch.fraction(rest), acceptance)
             yield state
@@ -244,26 +244,28 @@ class UnitSampler:
         start = self._targets.streams([node], chains).start(density.reference.shape)
         trace, parameters = no_trace(chains)
         draw = self._draw(density, Kernel().init(density, start), parameters.tilt)
-        facts = replace(self._facts(node, UNKNOWN, agree=False), dead=reason)
+        facts = replace(self._facts(node, density, UNKNOWN, agree=False), dead=reason)
         return make_rows([facts], [draw], trace, parameters, gradients=[0] * chains, seed=self._settings.seed)
 
-    def _rows(self, nodes: Sequence[Node], ended: EndedNodes) -> pa.Table:
+    def _rows(self, batch: Batch, ended: EndedNodes) -> pa.Table:
+        density = batch.density_of(ended.indices)
         facts = [
             replace(
-                self._facts(nodes[index], found, agree=agree),
+                self._facts(batch.nodes[index], density, found, agree=agree),
                 trajectories=len(ended.trace),
                 stopped=None if self._settings.budget is None else "converged" if agree else "budget",
             )
             for index, found, agree in zip(ended.indices, ended.diagnostics, ended.converged, strict=True)
         ]
+        means = make_means(self._network, density, ended.means)
         return make_rows(facts, ended.draws, ended.trace, ended.parameters, gradients=ended.gradients.tolist(),
-                         seed=self._settings.seed)  # fmt: skip
+                         seed=self._settings.seed, means=means)  # fmt: skip
 
     def _draw(self, density: WhitenedScore, chains: ChainState, tilt: torch.Tensor) -> Draw:
         assert isinstance(density.score, Scores)  # as the targets make it
         return make_draw(self._network, density.score, density.reference, chains, tilt)
 
-    def _facts(self, node: Node, found: Diagnostics, agree: bool) -> NodeFacts:
+    def _facts(self, node: Node, density: WhitenedScore, found: Diagnostics, *, agree: bool) -> NodeFacts:
         return NodeFacts(
             model=self._network.name,
             node=str(node),
@@ -272,6 +274,8 @@ class UnitSampler:
             class_name=node_label(node, self._network, self._layers),
             converged=agree,
             diagnostics=found,
+            reference=reference_kind(density.reference),
+            views=len(density.score.views) if isinstance(density.score, ViewScores) else 1,
         )
 
 

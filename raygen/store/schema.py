@@ -53,6 +53,15 @@ SAMPLES = pa.schema(
         pa.field("seed", pa.int64(), nullable=False),
         # Why the node was not sampled: its score is constant, or has no gradient. Then these are the reference's draws.
         pa.field("dead", pa.string()),
+        pa.field("reference", pa.string()),  # the kind that was tilted, such as "bounded power-law"
+        pa.field("views", pa.int32()),  # over which the score is the mean; 1 is the image itself
+        pa.field("plain_score", pa.float32()),  # f of the image alone; null where that is the score
+        # The image of the chain's mean position over the last part of its trajectories: no draw. In the row of the
+        # chain's last draw, null in the others.
+        pa.field("mean", IMAGE),
+        pa.field("mean_low", pa.float32()),  # the pixel value shown as 0
+        pa.field("mean_high", pa.float32()),  # the pixel value shown as 255
+        pa.field("mean_score", pa.float32()),  # f of this image
     ],
     metadata=_META,
 )

@@ -216,6 +216,7 @@ class UnitCheck:
     def _images(self, unit: Unit, samples: pa.Table) -> Iterator[str]:
         """Check that all images are whole PNGs of one size, which fits in the network's input."""
         images = pc.struct_field(samples["image"], "bytes").to_pylist()
+        images += pc.struct_field(samples["mean"].drop_null(), "bytes").to_pylist()
         sizes = [_size(image) for image in images]
         broken = sum(size is None for size in sizes)
         if broken:

@@ -8,6 +8,7 @@ from .references.base import WhiteNoise as WhiteNoise
 from .references.bounded import Bounded as Bounded
 from .references.files import Provenance as Provenance
 from .references.files import load_reference as load_reference
+from .references.files import reference_kind as reference_kind
 from .references.files import save_reference as save_reference
 from .references.fitted import LARGEST_COVARIANCE as LARGEST_COVARIANCE
 from .references.fitted import Fitted as Fitted

@@ -86,6 +86,13 @@ def channels_of(unit: Unit) -> list[int]:
     return [read_node(text).channel for text in unit.nodes]
 
 
+def mean_of(layer: LayerOf, channel: int, chain: int) -> dict[str, object]:
+    """A grey image, and a score of 100 c + chain."""
+    shape = (layer.size, layer.size) if layer.colours == 1 else (layer.size, layer.size, layer.colours)
+    image = {"bytes": png(np.full(shape, 40 + 20 * (chain % 10), np.uint8)), "path": None}
+    return {"mean": image, "mean_low": 0.0, "mean_high": 1.0, "mean_score": 100.0 * channel + chain}
+
+
 def rows_of(layer: LayerOf, unit: Unit) -> pa.Table:
     """The unit's samples. Known numbers: channel c has R-hat 1 + c/100, ESS 100 + c, and even channels converged."""
     rng = np.random.default_rng([sum(map(ord, unit.name)), *channels_of(unit)])
@@ -115,6 +122,7 @@ def rows_of(layer: LayerOf, unit: Unit) -> pa.Table:
             "ess_bulk": 100.0 + channel,
             "converged": channel % 2 == 0,
             "seed": 7,
+            **(mean_of(layer, channel, chain) if draw == layer.draws - 1 else {}),
         }
         for channel in channels_of(unit)
         for chain in range(layer.chains)

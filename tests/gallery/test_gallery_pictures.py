@@ -119,7 +119,7 @@ def test_a_huge_layers_contact_sheet_stays_printable(png_of):
 
 def test_a_trace_runs_from_the_lowest_to_the_highest_score(layer_of, table_of):
     layer = layer_of(channels=3)
-    node, _ = next(iter(read_nodes(table_of(layer, layer.units()[0]))))
+    node, *_ = next(iter(read_nodes(table_of(layer, layer.units()[0]))))
     drawn = trace(node.chains)
     assert drawn.scores == pytest.approx((0, 3.5))
     assert drawn.draws == (0, 5)

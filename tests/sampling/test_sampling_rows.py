@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from raygen.hmc import Diagnostics, Parameters, Trace
-from raygen.sampling.draws import Draw, encode_images
+from raygen.sampling.draws import ChainMeans, Draw, encode_images
 from raygen.sampling.rows import NodeFacts, make_rows
 from raygen.store import SAMPLES
 
@@ -75,8 +75,9 @@ def test_encoding_changes_nothing_given():
 def facts(channel, converged):
     found = Diagnostics(1.0 + channel / 100, 1.1, 80.0 + channel, 70.0, 0.9, 0.6, 2)
     return NodeFacts(
-        "lenet", f"ip2:{channel}", "ip2", channel, f"class {channel}" if channel else None, converged, found
-    )
+        "lenet", f"ip2:{channel}", "ip2", channel, f"class {channel}" if channel else None, converged, found,
+        reference="bounded white", views=4,
+    )  # fmt: skip
 
 
 def made(chains=3, draws=2):
@@ -93,13 +94,24 @@ def made(chains=3, draws=2):
         images, low, high = encode_images(normal(rows, 1, 4, 4, seed=index))
         signal = torch.arange(rows) + 10.0 * index
         kept.append(
-            Draw(images, low, high, normal(rows, seed=5), normal(rows, seed=6).double(), torch.arange(rows), signal)
+            Draw(
+                images,
+                low,
+                high,
+                normal(rows, seed=5),
+                normal(rows, seed=6).double(),
+                torch.arange(rows),
+                signal,
+                normal(rows, seed=8),
+            )
         )
     parameters = Parameters(torch.linspace(0.1, 0.2, rows), torch.tensor([2.0, 0.5]).repeat_interleave(chains))
+    means = ChainMeans(*encode_images(normal(rows, 1, 4, 4, seed=9)), normal(rows, seed=10))
     table = make_rows(
-        [facts(0, True), facts(7, False)], kept, trace, parameters, gradients=range(640, 640 + rows), seed=2**62
-    )
-    return table, trace, kept, parameters
+        [facts(0, True), facts(7, False)], kept, trace, parameters, gradients=range(640, 640 + rows), seed=2**62,
+        means=means,
+    )  # fmt: skip
+    return table, trace, kept, parameters, means
 
 
 def test_rows_are_of_the_schema_ordered_by_node_chain_and_draw():
@@ -110,7 +122,7 @@ def test_rows_are_of_the_schema_ordered_by_node_chain_and_draw():
 
 
 def test_rows_hold_what_belongs_to_their_chain_and_draw():
-    table, trace, kept, parameters = made()
+    table, trace, kept, parameters, means = made()
     for number, row in enumerate(table.to_pylist()):
         line, draw = number // 2, kept[number % 2]
         node = facts(row["channel"], row["channel"] == 0)
@@ -128,6 +140,9 @@ def test_rows_hold_what_belongs_to_their_chain_and_draw():
         assert (row["class_name"], row["converged"]) == (node.class_name, node.converged)
         assert row["r_hat"] == pytest.approx(node.diagnostics.r_hat) and row["ess_bulk"] == node.diagnostics.ess_bulk
         assert (row["gradients"], row["seed"]) == (640 + line, 2**62)
+        assert (row["reference"], row["views"], row["plain_score"]) == ("bounded white", 4, draw.plain[line])
+        own = [means.images[line], means.low[line], means.high[line], means.score[line]] if row["draw"] else [None] * 4
+        assert [row["mean"] and row["mean"]["bytes"], row["mean_low"], row["mean_high"], row["mean_score"]] == own
 
 
 def test_the_contrast_is_the_mean_over_the_nodes_draws():
@@ -138,7 +153,8 @@ def test_the_contrast_is_the_mean_over_the_nodes_draws():
 
 def test_an_undefined_diagnostic_is_nan_in_the_table():
     found = Diagnostics(math.nan, math.nan, math.nan, math.nan, math.nan, 0.0, 0)
-    unknown = NodeFacts("lenet", "ip2:1", "ip2", 1, None, converged=False, diagnostics=found)
-    _, trace, kept, parameters = made()
+    unknown = NodeFacts("lenet", "ip2:1", "ip2", 1, None, converged=False, diagnostics=found, reference="white",
+                        views=1)  # fmt: skip
+    _, trace, kept, parameters, _ = made()
     table = make_rows([unknown, unknown], kept, trace, parameters, gradients=[1] * len(kept[0].images), seed=0)
     assert all(math.isnan(value) for value in table["r_hat"].to_pylist() + table["ess_bulk"].to_pylist())

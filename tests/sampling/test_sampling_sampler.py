@@ -303,6 +303,23 @@ def test_the_gradients_of_the_rows_are_those_that_were_made(monkeypatch):
     assert counted < 12 * settings.gradients  # a linear score needs few steps
 
 
+def test_the_mean_of_a_converged_conv_node_is_that_of_the_closed_form_and_stands_beside_the_last_draw():
+    # A node of conv1 is linear in the image: its samples are N(b w, I), those of all other nodes apart.
+    settings = few(warm_up=100, thin=60, draws=2, tilt=2.0, step_size=None, steps=8)
+    rows = sampler(settings).sample(unit("conv1", 3, chains=2)).to_pylist()
+    truth = 2.0 * next(LENET.module.parameters())[3].detach()
+    for row in rows:
+        assert (row["mean"] is None) == (row["mean_score"] is None) == (row["draw"] == 0)
+        assert (row["reference"], row["views"], row["plain_score"]) == ("white", 1, None)
+    means = [row for row in rows if row["mean"]]
+    for row in means:
+        shown = torch.from_numpy(np.array(Image.open(io.BytesIO(row["mean"]["bytes"])))).float() / 255
+        found = row["mean_low"] + shown * (row["mean_high"] - row["mean_low"])
+        expected = LENET.pixels(truth[None])[0, 0]
+        assert (found - expected).abs().max() < 0.1 * expected.std()
+    assert len(means) == 2 and rows[0]["r_hat"] < 1.1
+
+
 @pytest.mark.parametrize(
     ("texts", "score"),
     [

@@ -19,6 +19,13 @@ LATER = [
     "dead",
     "trajectories",
     "stop_reason",
+    "reference",
+    "views",
+    "plain_score",
+    "mean",
+    "mean_low",
+    "mean_high",
+    "mean_score",
 ]
 
 

@@ -54,6 +54,13 @@ class Provenance:
     std: tuple[float, ...] = ()
 
 
+def reference_kind(reference: Reference) -> str:
+    """Return what kind a reference is of: "white", "power-law", "fitted", "fitted-spectrum", or "bounded" and these."""
+    gaussian = reference.base if isinstance(reference, Bounded) else reference
+    kind = next((name for name, type_ in _KINDS.items() if type(gaussian) is type_), type(gaussian).__name__)
+    return f"bounded {kind}" if isinstance(reference, Bounded) else kind
+
+
 def save_reference(path: Path | str, reference: Reference, provenance: Provenance | None = None) -> None:
     """Write a reference as a safetensors file, whole or not at all.
 
