@@ -1,8 +1,8 @@
 """Warm-up: chains find their typical set while step sizes and tilts are found; then both are frozen.
 
 Three phases, as fractions of the iterations: the tilt is annealed in from zero, held at its full value while its rule
-still learns, and frozen while the step size settles on the final target. Step sizes reach an acceptance rate by dual
-averaging (Hoffman & Gelman 2014, section 3.2).
+still learns, and frozen at the end. Step sizes reach an acceptance rate by dual averaging (Hoffman & Gelman 2014,
+section 3.2), which begins anew once the tilt hardly changes any more.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from raygen.hmc.state import ChainState, Parameters, ScoreFunction, StepInfo
 from raygen.hmc.streams import Streams
 from raygen.hmc.trajectory import TrajectoryLength
 
-_FROZEN_FROM = 0.75
-"""Fraction of warm-up after which the tilt is frozen and only the step size goes on."""
+_FROZEN_FROM = 0.9
+"""Fraction of warm-up after which the tilt is frozen: as late as lets the step size follow, as chains still climb."""
+
+_RESTARTED_AT = 0.75
+"""Fraction of warm-up at which the average of the step sizes begins anew."""
 
 _ANGLE = math.pi / 2
 """A rotation by a right angle replaces the position by the momentum: a longer trajectory turns back."""
@@ -122,7 +125,7 @@ def learn(plan: WarmUp, state: WarmUpState, chains: ChainState, info: StepInfo) 
     """Take in an iteration that was made with the ``current`` parameters: where the chains are, and what happened."""
     averaging = state.step_size
     if plan.step_size is None:
-        if state.iteration == math.ceil(_FROZEN_FROM * plan.iterations):
+        if state.iteration == math.ceil(_RESTARTED_AT * plan.iterations):
             averaging = averaging.restart()
         averaging = averaging.update(info.acceptance.view(averaging.log_step.shape[0], -1).mean(1))
     settled = state.iteration >= _FROZEN_FROM * plan.iterations
