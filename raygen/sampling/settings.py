@@ -13,7 +13,7 @@ from raygen.hmc import HmcSettings, check_superchains
 from raygen.settings import Group, Settings
 from raygen.tilting import TiltingSettings
 
-Preset = Literal["paper-lenet", "paper-alexnet-classes", "paper-alexnet-nodes"]
+Preset = Literal["quick", "faithful", "paper-lenet", "paper-alexnet-classes", "paper-alexnet-nodes"]
 
 _PAPER: Mapping[str, Any] = MappingProxyType(
     {
@@ -23,14 +23,28 @@ _PAPER: Mapping[str, Any] = MappingProxyType(
         "warm_up": 0,
         "anneal": 0.0,
         "reference": "white",
+        "bounded": False,
         "sigma": 10.0,
         "tilt": 1.0,
+        "views": 0,
         "draws": 1,
     }
 )
 
+PHOTOGRAPHS: Mapping[str, Any] = MappingProxyType(
+    {"reference": "power-law", "bounded": True, "exponent": 1.5, "sigma": 1.0, "contrast": 16.0, "views": 4}
+)
+"""What shows classes of an ImageNet network legibly in the fewest gradients, of all that was tried."""
+
+_REFERENCE = {"reference", "reference_file", "bounded", "sigma", "exponent", "cutoff", "floor", "scale"}
+"""Settings by which users describe a reference of their own."""
+
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
+        # A first look: legible, and far from converged.
+        "quick": {**PHOTOGRAPHS, "chains": 4, "draws": 2, "warm_up": 60, "forces": "bfloat16"},
+        # As weak a tilt as lets the plain score of most nodes converge, and as many trajectories as that takes.
+        "faithful": {**PHOTOGRAPHS, "contrast": 4.0, "views": 0, "warm_up": 200, "budget": 4000},
         # Section 5.1 of the paper: 300 iterations of 100 steps of 1e-4 at particle mass 1e-4, in image coordinates;
         # a step in whitened coordinates is one in image coordinates over sigma.
         "paper-lenet": {**_PAPER, "steps": 100, "step_size": 1e-4 / 10, "mass": 1e-4, "thin": 300},
@@ -39,7 +53,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "paper-alexnet-nodes": {**_PAPER, "steps": 50, "step_size": 3e-6 / 10, "mass": 1e-5, "thin": 100},
     }
 )
-"""The paper's published settings. Of the AlexNet it does not say sigma; 10 is LeNet's."""
+"""Settings that go together, where the user gives no others. The paper gives no sigma of the AlexNet; 10 is LeNet's."""
 
 
 class ChainSettings(Settings):
@@ -81,7 +95,9 @@ class SamplingSettings(TiltingSettings, ChainSettings, HmcSettings):
 
     group: ClassVar[Group] = Group.CHAINS
 
-    preset: Preset | None = Field(None, description="settings of the paper, where you give no others")
+    preset: Preset | None = Field(
+        None, description="settings for a first look, for convergence or of the paper, where you give no others"
+    )
     seed: Annotated[int, Group.MAIN] = Field(0, ge=0, lt=2**63, description="seed of all random numbers")
     crop: Annotated[bool, Group.NETWORK] = Field(
         True, description="sample convolution nodes at the size of their receptive field"
@@ -111,6 +127,20 @@ class SamplingSettings(TiltingSettings, ChainSettings, HmcSettings):
     def gradients(self) -> int:
         """Gradients of one chain in all, at most: shorter trajectories take fewer."""
         return (self.warm_up + self.longest) * self.kernel_steps
+
+    def for_images_of(self, channels: int) -> Self:
+        """Return the settings for a network of images of so many channels, where the user gave no others.
+
+        For colour images these are ``PHOTOGRAPHS``. Where the user describes a reference, only its sigma is filled
+        in: the paper's 10 is for pixels from 0 to 255, not for normalised ones.
+        """
+        given = self.model_fields_set
+        if channels != 3:
+            return self
+        if given & _REFERENCE:
+            return self if "sigma" in given else self.model_copy(update={"sigma": PHOTOGRAPHS["sigma"]})
+        names = set(PHOTOGRAPHS) - given - ({"contrast"} if "tilt" in given else set())
+        return self.model_copy(update={name: PHOTOGRAPHS[name] for name in names})
 
     @model_validator(mode="before")
     @classmethod

@@ -168,7 +168,7 @@ def tune(config: TuneConfig, on_progress: Callable[[int, int], None]) -> TuningR
         network=network,
         images=source,
         # A trial is judged by its samples, and trials are compared: all are of one length.
-        settings=SamplingSettings.part_of(config).model_copy(update={"log_z": False, "budget": None}),
+        settings=_settings(config, network).model_copy(update={"log_z": False, "budget": None}),
         layer=layer,
         nodes=tuple(map(str, nodes)),
         contrasts=config.contrasts,
@@ -188,7 +188,11 @@ def read_request(config: SampleConfig) -> Request:
     nodes = parse_nodes(config.nodes, network, list_layers(network))
     check_alone(network, sorted({node.layer for node in nodes}))
     profile = {} if config.profile is None else read_profile(config.profile, network)
-    return Request(network, nodes, SamplingSettings.part_of(config), reference_source(config, network), profile)
+    return Request(network, nodes, _settings(config, network), reference_source(config, network), profile)
+
+
+def _settings(config: SampleConfig | TuneConfig, network: Network) -> SamplingSettings:
+    return SamplingSettings.part_of(config).for_images_of(network.input_shape[0])
 
 
 def read_profile(file: str, network: Network) -> Profile:
@@ -215,7 +219,7 @@ def reference_source(config: SampleConfig | TuneConfig, network: Network) -> Sou
     """Return the images that a fitted reference is fitted to, or a saved reference; None for noise."""
     if config.reference_file is not None:
         return SavedReference.read(config.reference_file)
-    if config.reference != "fitted":
+    if config.reference != "fitted":  # which is no network's default
         return None
     return load_data(DataSettings.part_of(config), network.input_shape)[0]
 

@@ -5,13 +5,62 @@ import sys
 
 import pytest
 
+from raygen.errors import SettingsError
 from raygen.sampling import SamplingSettings
+from raygen.sampling.settings import PHOTOGRAPHS, PRESETS
 
 
 def test_a_chain_costs_its_trajectories_times_their_steps():
     assert SamplingSettings(steps=3, warm_up=5, draws=2, thin=2).gradients == 27
     assert SamplingSettings(kernel="langevin", steps=8, warm_up=10, draws=3, thin=4).gradients == 22
     assert SamplingSettings(steps=3, warm_up=5, draws=2, thin=2, budget=40).gradients == 135
+
+
+def parsed(**values):
+    return SamplingSettings.parse(values, where="test")
+
+
+def of(settings, names):
+    return {name: getattr(settings, name) for name in names}
+
+
+def test_a_network_of_colour_images_gets_the_settings_for_photographs_where_none_are_given():
+    assert of(parsed().for_images_of(3), PHOTOGRAPHS) == PHOTOGRAPHS
+    assert of(parsed(contrast=8.0, chains=2).for_images_of(3), PHOTOGRAPHS) == {**PHOTOGRAPHS, "contrast": 8.0}
+    assert parsed(views=0).for_images_of(3).views == 0
+
+
+def test_a_tilt_that_is_given_is_the_tilt():
+    settings = parsed(tilt=2.0).for_images_of(3)
+    assert (settings.tilt, settings.contrast, settings.reference) == (2.0, 4.0, "power-law")
+
+
+OWN = [{"reference": "white"}, {"exponent": 1.0}, {"bounded": False}, {"reference_file": "a"}]
+
+
+@pytest.mark.parametrize("own", OWN)
+def test_of_a_reference_that_the_user_describes_only_the_sigma_is_filled_in(own):
+    given = parsed(**own)
+    assert given.for_images_of(3) == given.model_copy(update={"sigma": 1.0})
+    assert parsed(**own, sigma=0.7).for_images_of(3).sigma == 0.7
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_a_network_of_other_images_keeps_the_papers_settings(channels):
+    assert parsed().for_images_of(channels) == parsed()
+    assert (parsed().reference, parsed().sigma) == ("white", 10.0)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_what_its_name_says_for_every_network_and_what_is_given_goes_before(name):
+    settings = parsed(preset=name)
+    assert settings.for_images_of(3) == settings and of(settings, PRESETS[name]) == PRESETS[name]
+    assert parsed(preset=name, warm_up=7).warm_up == 7
+
+
+def test_a_preset_that_there_is_not_is_refused_with_those_that_there_are():
+    with pytest.raises(SettingsError, match="quick"):
+        parsed(preset="quik")
 
 
 @pytest.mark.parametrize("module", ["sampling", "hmc", "tilting"])
