@@ -69,3 +69,58 @@ def test_a_pipe_of_the_shell_is_read(tmp_path):
     writer.start()
     assert parse_yaml(read_text(tmp_path / "pipe")) == {"seed": 3}
     writer.join()
+
+
+@pytest.mark.parametrize("says", [b"", b"seed: 3"])
+def test_a_pipe_that_is_never_written_or_never_closed_is_not_waited_for(tmp_path, monkeypatch, says):
+    monkeypatch.setattr(documents, "_PATIENCE", 0.2)
+    os.mkfifo(tmp_path / "pipe")
+    writer = os.open(tmp_path / "pipe", os.O_RDWR) if says else None
+    if writer is not None:
+        os.write(writer, says)
+    with pytest.raises(ValueError, match=r"does not end within 0.2 s"):
+        read_text(tmp_path / "pipe")
+    if writer is not None:
+        os.close(writer)
+
+
+def test_a_folder_is_no_document(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        read_text(tmp_path)
+
+
+def test_a_number_that_takes_hours_is_refused():
+    assert parse_yaml("a: 1:30:00") == {"a": 5400}
+    for text in ("a: 1" + ":1" * 1_000_000, "a: 1" + ":1" * 1_000_000 + ".5", "!!int '" + "1:" * 1_000_000 + "1'"):
+        with pytest.raises(ValueError, match="a number of more than 10,000 digits"):
+            parse_yaml(text)
+    # Text of any length is no number.
+    assert parse_yaml("a: '" + "1" * 20_000 + "'") == {"a": "1" * 20_000}
+
+
+def test_values_are_counted_before_they_are_made():
+    for parse, most in ((parse_yaml, 2**17), (parse_json, 2**20)):
+        assert len(parse("[" + "1," * 1000 + "1]")) == 1001
+        with pytest.raises(ValueError, match=rf"more than {most:,} values"):
+            parse("[" + "[]," * most + "1]")
+    with pytest.raises(ValueError, match="more than"):
+        parse_json(("[" + "[]," * 2**20 + "1]").encode())
+
+
+def test_what_stands_for_no_value_is_bounded_too():
+    with pytest.raises(ValueError, match="longer than 4,194,304 characters"):
+        parse_yaml("#\n" * 2**21 + "a")
+
+
+def test_merged_mappings_are_counted_as_often_as_they_are_merged():
+    assert parse_yaml("a: &a {x: 1}\nb: {<<: *a, y: 2}")["b"] == {"x": 1, "y": 2}
+    lines = ["a0: &a0 {" + ", ".join(f"k{i}: 1" for i in range(9)) + "}"]
+    lines += [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 9)]
+    with pytest.raises(ValueError, match="stands for more than"):
+        parse_yaml("\n".join(lines))
+
+
+@pytest.mark.parametrize("text", ["!!int ''", "!!bool maybe", "!!timestamp noon", "!!float '1:1e'", "!!set [a]"])
+def test_a_value_that_is_not_what_its_tag_says_is_refused(text):
+    with pytest.raises(ValueError):
+        parse_yaml(text)
