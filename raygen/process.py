@@ -64,6 +64,11 @@ class PeakMemory:
         self.peak = max(self.peak, int(self._process.memory_info().rss))
 
 
+def free_memory() -> int:
+    """Return how many bytes the system can give to processes without swapping."""
+    return int(psutil.virtual_memory().available)
+
+
 def process_start(pid: int) -> str:
     """Return when a process began, in ticks of the system's clock since its boot.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raygen.process import PeakMemory, process_start
+from raygen.process import PeakMemory, free_memory, process_start
 
 SIZE = 200 * 10**6
 
@@ -77,3 +77,7 @@ def test_a_block_that_needs_nothing_has_the_memory_that_it_began_with():
     with PeakMemory() as memory:
         pass
     assert memory.base <= memory.peak < memory.base + 0.1 * SIZE
+
+
+def test_free_memory_is_some_of_what_the_machine_has():
+    assert 0 < free_memory() < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -19,7 +19,7 @@ import yaml
 from ray import tune
 
 from raygen.cluster.machines import capacity
-from raygen.documents import parse_json
+from raygen.documents import LARGEST, parse_json
 from raygen.errors import StoreError, UnfinishedError
 from raygen.networks import Network
 from raygen.process import keep_freed_memory
@@ -132,7 +132,7 @@ def search(
 
 def _read_trial(location: Location, name: str) -> Trial:
     try:
-        trial = Trial(**parse_json(location.read(name)))
+        trial = Trial(**parse_json(location.read(name, most=LARGEST)))
         float(trial.objective)
     except (ValueError, TypeError) as error:
         raise StoreError(f"{name} is damaged ({error})", where=location.title,

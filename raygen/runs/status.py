@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from raygen.documents import parse_json
+from raygen.documents import LARGEST, parse_json
 from raygen.errors import StoreError
 from raygen.runs.reports import FarmReport
 from raygen.storage import Location
@@ -130,7 +130,7 @@ def _read_report(run: Run) -> dict[str, Any]:
     if not run.location.exists(STATUS):
         return {}
     try:
-        read = parse_json(run.location.read(STATUS))
+        read = parse_json(run.location.read(STATUS, most=LARGEST))
     except (StoreError, ValueError):
         log.warning("%s cannot be read", STATUS)
         return {}

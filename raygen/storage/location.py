@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,9 @@ Result = TypeVar("Result")
 
 _HARMLESS = {"allow_bucket_creation", "anonymous", "endpoint_override", "force_virtual_addressing", "region", "scheme"}
 """Options of a URI that say where the storage is and not who may use it."""
+
+_LARGE = 2**30
+"""Bytes of a file for which the system is asked whether there is room."""
 
 
 @dataclass(frozen=True)
@@ -109,18 +114,31 @@ class Location:
         """
         return self._try("the folder cannot be listed", lambda: self.backend.sizes(self._path(folder)))
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, *, most: int | None = None) -> bytes:
         """Return a file's bytes.
 
+        Args:
+            name: of the file.
+            most: bytes that it may have; where not given, as many as there is memory for.
+
         Raises:
-            StoreError: if it is not there or cannot be read.
+            StoreError: if it is not there, cannot be read or is too large.
         """
 
         def attempt() -> bytes:
             with self.backend.open(self._path(name)) as stream:
+                if most is not None:
+                    return bytes(stream.read(most + 1))
+                size = stream.seek(0, io.SEEK_END)
+                stream.seek(0)
+                _check_room(size)
                 return bytes(stream.read())
 
-        return self._try(f"{name} cannot be read", attempt, right="see that it is there and may be read")
+        right = "see that it is there and may be read"
+        data = self._try(f"{name} cannot be read", attempt, right=right)
+        if most is not None and len(data) > most:
+            raise StoreError(f"{name} is larger than {most:,} bytes", where=self.title, right="give what raygen wrote")
+        return data
 
     def open(self, name: str) -> StoredFile:
         """Open a file to be read in parts.
@@ -166,6 +184,8 @@ class Location:
     def _try(self, what: str, attempt: Callable[[], Result], right: str = "give a folder that can be read") -> Result:
         try:
             return persist(attempt, self.waits)
+        except MemoryError:
+            raise StoreError(f"{what} (it does not fit into memory)", where=self.title, right=right) from None
         except (OSError, ValueError) as error:  # a ValueError is about the path, such as pyarrow's own
             if isinstance(error, OSError) and is_transient(error):
                 right = "see that the storage answers, and run the same command again"
@@ -181,6 +201,15 @@ class Location:
             raise StoreError(f"the name {name[:80]!a} leads to another folder", where=self.title,
                              right="give a folder whose files have plain names")  # fmt: skip
         return f"{self.root}/{name}" if name else self.root
+
+
+def _check_room(size: int) -> None:
+    """Do nothing; raise OSError where a file, which may consist of holes, does not fit into memory."""
+    if size > _LARGE:
+        from raygen.process import free_memory  # noqa: PLC0415  (mostly not needed)
+
+        if size > free_memory():
+            raise OSError(errno.EFBIG, f"its {size:,} bytes do not fit into memory")
 
 
 def below(text: str, *parts: str) -> str:

@@ -16,7 +16,7 @@ _FOR_GOOD = frozenset(
     getattr(errno, name)
     for name in (
         "EACCES", "EDQUOT", "EEXIST", "EFBIG", "EINVAL", "EISDIR", "ELOOP", "EMLINK", "ENAMETOOLONG", "ENOENT",
-        "ENOSPC", "ENOSYS", "ENOTDIR", "ENOTEMPTY", "ENOTSUP", "EPERM", "EROFS", "EXDEV",
+        "ENODEV", "ENOSPC", "ENOSYS", "ENOTDIR", "ENOTEMPTY", "ENOTSUP", "EPERM", "ENXIO", "EROFS", "EXDEV",
     )
 )  # fmt: skip
 """What waiting cannot change: somebody has to make room, or give another folder or other rights."""

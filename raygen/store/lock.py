@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from raygen.documents import LARGEST, parse_json
 from raygen.errors import StoreError
 from raygen.process import process_start
 from raygen.storage import Location
@@ -63,8 +64,8 @@ class Holder:
     @classmethod
     def read(cls, data: bytes) -> Holder | None:
         """Return the holder that ``write`` wrote; None if ``data`` is torn or holds no sane numbers."""
-        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-            found: Mapping[str, Any] = json.loads(data)
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, OverflowError):
+            found: Mapping[str, Any] = parse_json(data)
             holder = cls(**{name: kind(found[name]) for name, kind in _KINDS.items()})
             times = (holder.since, holder.renewed)
             return holder if 0 < holder.pid < 2**31 and all(0 <= each < _LAST_TIME for each in times) else None
@@ -243,8 +244,8 @@ def _read(location: Location) -> bytes | None:
         if not location.exists(LOCK):
             return None
         with contextlib.suppress(StoreError):  # removed since
-            return location.read(LOCK)
-    return location.read(LOCK)
+            return location.read(LOCK, most=LARGEST)
+    return location.read(LOCK, most=LARGEST)
 
 
 def is_held(location: Location, pace: Pace | None = None) -> bool:

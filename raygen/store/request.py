@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raygen.documents import parse_json
+from raygen.documents import LARGEST, parse_json
 from raygen.errors import StoreError
 from raygen.storage import Location, title_of
 from raygen.text import without_secrets
@@ -149,7 +149,7 @@ def _read(location: Location, name: str) -> dict[str, Any]:
     if not location.exists(name):
         raise StoreError(f"there is no {name}", where=location.title, right="give a folder that raygen wrote")
     try:
-        document = parse_json(location.read(name))
+        document = parse_json(location.read(name, most=LARGEST))
     except ValueError:
         document = None
     damaged = StoreError(f"{name} is damaged", where=location.title, right="restore it, or begin anew elsewhere")

@@ -1,6 +1,7 @@
 """How far a run is, read from what its driver wrote, whichever raygen the driver was."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -37,6 +38,12 @@ def test_a_status_that_cannot_be_read_is_empty_and_the_units_are_still_counted(r
     (tmp_path / "status.json").write_text(content)
     found = read_status(run)
     assert (found.document["driver"], found.units, found.age) == ({}, 2, None)
+
+
+def test_a_status_that_is_too_large_is_passed_over(run, tmp_path):
+    (tmp_path / "status.json").touch()
+    os.truncate(tmp_path / "status.json", 2**40)
+    assert read_status(run).document["driver"] == {}
 
 
 def test_a_local_runs_status_needs_neither_torch_nor_ray_nor_pyarrow(run, tmp_path):

@@ -1,6 +1,7 @@
 """A run on storage: begun once, taken up again, and never mixed with another."""
 
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -132,6 +133,14 @@ def test_a_damaged_request_is_named(tmp_path, content):
     for attempt in (lambda: Run.open(str(tmp_path)), lambda: begin(tmp_path)):
         with pytest.raises(StoreError, match=r"run\.json is damaged"):
             attempt()
+
+
+def test_a_request_that_is_too_large_is_named_before_it_is_read(tmp_path):
+    begin(tmp_path)
+    os.truncate(tmp_path / "run.json", 2**40)
+    for ask in (lambda: Run.open(str(tmp_path)), lambda: begin(tmp_path)):
+        with pytest.raises(StoreError, match=r"run\.json is larger than 16,777,216 bytes"):
+            ask()
 
 
 def test_another_version_of_the_schema_is_named(tmp_path):
