@@ -6,6 +6,7 @@ from .location import Location as Location
 from .location import below as below
 from .location import copyable as copyable
 from .location import title_of as title_of
+from .pickled import check_pickled as check_pickled
 from .retry import persist as persist
 from .sealed import check_sealed as check_sealed
 from .sealed import seal_tensors as seal_tensors

@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
+from raygen.documents import parse_json
+
 _DATA = "raygen.data"
 _SEAL = "raygen.seal"
 _METADATA = "__metadata__"
@@ -46,8 +48,8 @@ def check_sealed(stream: BinaryIO, *, whole: bool = True) -> None:
     if length > _LARGEST_HEADER:
         return
     try:
-        header = json.loads(stream.read(length))
-    except (ValueError, RecursionError):
+        header = parse_json(stream.read(length))
+    except ValueError:
         return
     metadata = header.get(_METADATA) if isinstance(header, dict) else None
     if not isinstance(metadata, dict) or _SEAL not in metadata:

@@ -20,7 +20,7 @@ import torch
 from raygen.documents import LARGEST, parse_json
 from raygen.errors import StoreError
 from raygen.networks import KEY, encode_checkpoint
-from raygen.storage import Location, below, check_sealed
+from raygen.storage import Location, below, check_pickled, check_sealed
 from raygen.store import Lock, Owner, Pace, claim, read_owner, read_request
 from raygen.training.curves import show_history
 from raygen.training.evaluation import Evaluation
@@ -203,6 +203,7 @@ class TrainingFolder:
             return None
         data = io.BytesIO(read)
         try:
+            check_pickled(data)
             # PyTorch does not look at the checksums that it writes: a hole in a file would become weights of 0.
             if zipfile.ZipFile(data).testzip() is not None:
                 return None

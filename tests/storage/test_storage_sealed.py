@@ -2,6 +2,7 @@
 
 import io
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -57,3 +58,12 @@ def test_the_header_alone_can_be_checked_without_the_tensors():
 @pytest.mark.parametrize("data", [PLAIN, b"", b"\xff" * 40, (2).to_bytes(8, "little") + b"[]", save(ARRAYS)])
 def test_files_of_others_and_what_is_no_such_file_pass(data):
     check_sealed(io.BytesIO(data))
+
+
+def test_a_header_of_millions_of_values_is_not_made_to_look_for_a_seal():
+    header = b'{"a": [' + b"[]," * 2**20 + b"[]]}"
+    tracemalloc.start()
+    check_sealed(io.BytesIO(len(header).to_bytes(8, "little") + header))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * len(header)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -229,3 +230,15 @@ def test_a_state_in_which_a_bit_has_changed_is_passed_over_and_an_unsealed_one_i
         newest = folder.newest_state()
         assert newest is not None and newest["epoch"] == 3
         assert torch.load(path, weights_only=True)["epoch"] == 3, "other readers of such files pass over the seal"
+
+
+def test_an_unsealed_state_that_would_take_for_ever_to_rebuild_is_passed_over(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "run")
+    unseal_request(tmp_path / "run/pretrain.json")
+    with zipfile.ZipFile(tmp_path / "run/states/epoch-00003.pt", "w") as file:
+        # The hash of a tuple of two tuples, each of them the same, and so on.
+        file.writestr("epoch-00003/data.pkl", b"\x80\x02})q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"Ns.")
+    newest = claim(tmp_path / "run").newest_state()
+    assert newest is not None and newest["epoch"] == 2

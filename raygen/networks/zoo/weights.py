@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,17 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from raygen.documents import parse_json
 from raygen.errors import StoreError, WeightsError
 from raygen.networks.network import hash_weights
 from raygen.networks.settings import WEIGHT_FILES
 from raygen.networks.zoo.fitting import said_by
-from raygen.storage import Location, check_sealed, seal_tensors
+from raygen.storage import Location, check_pickled, check_sealed, seal_tensors
 
 KEY = "raygen"  # of the safetensors header's metadata that makes a file a raygen checkpoint
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _WRAPPED = 10
 """Mappings around a state_dict."""
-_UNPACKED = 20
-"""Bytes that a byte of a file may unpack to."""
 _RIGHT = "give a whole .safetensors file, or a .pt, .pth or .ckpt file with a state_dict"
 
 
@@ -64,7 +62,7 @@ def read_description(path: str | Path) -> dict[str, Any] | None:
             check_sealed(stream, whole=False)
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(KEY)
-        description = None if text is None else json.loads(text)
+        description = None if text is None else parse_json(text)
     except Exception as error:  # a damaged file may raise anything in the reader
         raise WeightsError(f"cannot be read as tensors ({said_by(error)})", where=where, right=_RIGHT) from None
     if description is not None and not isinstance(description, dict):
@@ -153,10 +151,6 @@ def _load_safetensors(path: Path) -> Any:
 
 
 def _load_pickle(path: Path) -> Any:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as packed:
-            size = sum(part.file_size for part in packed.infolist())
-        # torch stores its tensors as they are; what is packed may be a thousand times as large.
-        if size > _UNPACKED * path.stat().st_size:
-            raise ValueError(f"it would unpack to {size:,} bytes")
+    with path.open("rb") as stream:
+        check_pickled(stream)
     return torch.load(path, map_location="cpu", weights_only=True)

@@ -1,5 +1,7 @@
 """Weights as training programs leave them."""
 
+import zipfile
+
 import pytest
 import torch
 from torch import nn
@@ -67,3 +69,27 @@ def test_a_checkpoint_in_which_a_bit_has_changed_is_refused_in_one_line(tmp_path
     if what == "the description":
         with pytest.raises(WeightsError, match="holds other values than were written"):
             read_description(path)
+
+
+def test_a_file_that_unpacks_to_much_more_than_it_is_is_refused_in_one_line(tmp_path):
+    with zipfile.ZipFile(tmp_path / "w.pt", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("w/data.pkl", b"}.")
+        file.writestr("w/data/0", bytes(2**24))
+    with pytest.raises(WeightsError, match=r"cannot be read as tensors \(ValueError: it would unpack to 16,777"):
+        read_tensors(tmp_path / "w.pt")
+
+
+def test_a_pickle_that_torch_would_take_for_ever_to_rebuild_is_refused_in_one_line(tmp_path):
+    # The hash of a tuple of two tuples, each of them the same, and so on.
+    (tmp_path / "w.pt").write_bytes(b"\x80\x02})q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"Ns.")
+    with pytest.raises(WeightsError, match="operations to rebuild"):
+        read_tensors(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("read", [read_tensors, read_description])
+@pytest.mark.parametrize("values", [b"[" + b"[]," * 2**20 + b"[]]", b"[" * 100_000 + b"]" * 100_000])
+def test_a_header_of_safetensors_that_is_nested_or_holds_millions_of_values_is_refused(tmp_path, read, values):
+    header = b'{"a": ' + values + b"}"
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(WeightsError, match="cannot be read as tensors"):
+        read(tmp_path / "w.safetensors")
