@@ -1,5 +1,6 @@
 """References as files: the same distribution comes back, with what it was fitted to, or one clear line."""
 
+import json
 import os
 
 import pytest
@@ -89,10 +90,18 @@ def changed(**values):
     changed(values="{}"),
     changed(values='{"shape": [0, 1, 1]}'),
     changed(values='{"shape": [3, 7, 7]}'),
+    changed(values="[3, 7, 7]"),
+    changed(values='{"shape": 3}'),
+    changed(values='{"shape": ["a", "b", "c"]}'),
+    changed(values='{"shape": [1, 1, ' + "9" * 4000 + "]}"),
+    changed(values="[" * 100_000),
     changed(provenance="[]"),
+    changed(provenance="[1]"),
+    changed(provenance="{" * 100_000),
     changed(root=lambda tensor: tensor[:2]),
     changed(root=lambda tensor: tensor * torch.nan),
     changed(mean=lambda tensor: tensor.new_zeros(7, 1, 1)),
+    changed(mean=lambda tensor: tensor.to(torch.complex64)),
 ])  # fmt: skip
 def test_a_file_that_holds_no_reference_is_refused_by_name_in_one_line(tmp_path, harm):
     path = tmp_path / "reference"
@@ -101,6 +110,15 @@ def test_a_file_that_holds_no_reference_is_refused_by_name_in_one_line(tmp_path,
     with pytest.raises(StoreError, match="no reference that can be read") as caught:
         load_reference(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [[3, 10**5, 10**5], [2**26 + 1, 1, 1], [1, 1, 2**80]])
+def test_a_header_that_asks_for_images_without_end_is_refused_before_one_is_made(tmp_path, shape):
+    # Noise has no tensors: its size is what the header says.
+    values = json.dumps({"shape": shape, "sigma": 1.0})
+    save_file({}, tmp_path / "file", {"format": "raygen-reference-1", "kind": "white", "values": values})
+    with pytest.raises(StoreError, match=r"images are of more than 67,108,864 numbers"):
+        load_reference(tmp_path / "file")
 
 
 def test_a_file_that_is_not_there_is_named_in_one_line(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from raygen.documents import parse_json
 from raygen.errors import ScoreError, StoreError
 from raygen.storage import Location, check_sealed, seal_tensors
-from raygen.tilting.references.base import Reference, WhiteNoise
+from raygen.tilting.references.base import Reference, WhiteNoise, check_shape
 from raygen.tilting.references.bounded import Bounded
 from raygen.tilting.references.fitted import Fitted
 from raygen.tilting.references.power_law import PowerLaw
@@ -32,6 +34,9 @@ _LOGISTIC = "logistic"
 """The map of a bounded reference; its ``kind`` is that of its Gaussian."""
 
 _BOUNDS = ("low", "high")
+
+_MOST_NUMBERS = 2**26
+"""Of an image of a reference that is read: few digits say its size, and its check makes one."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +113,14 @@ def load_reference(path: Path | str, shape: tuple[int, int, int] | None = None) 
             metadata = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
         reference = _rebuilt(metadata, tensors)
-        known = json.loads(metadata["provenance"]) if "provenance" in metadata else None
+        known = parse_json(metadata["provenance"]) if "provenance" in metadata else None
         known = known and {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
         provenance = None if known is None else Provenance(**known)
     except FileNotFoundError as error:
         raise StoreError("there is no such file", where=str(path),
                          right="give a file that raygen reference wrote") from error  # fmt: skip
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, ScoreError) as error:
+    except (OSError, MemoryError, SafetensorError, LookupError, ValueError, ArithmeticError, AttributeError,
+            TypeError, RuntimeError, ScoreError) as error:  # fmt: skip
         raise StoreError(f"is no reference that can be read ({error})", where=str(path),
                          right="give a file that raygen reference wrote") from error  # fmt: skip
     if shape is not None and reference.shape != tuple(shape):
@@ -134,16 +140,21 @@ def _check(path: Path) -> None:
 def _rebuilt(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Reference:
     if metadata.get("format") != _FORMAT:
         raise ValueError(f"its format is {metadata.get('format')!r}")
-    values = json.loads(metadata["values"])
+    values = parse_json(metadata["values"])
+    shape = tuple(values["shape"])
+    check_shape(shape)
+    if math.prod(shape) > _MOST_NUMBERS:
+        raise ValueError(f"its images are of more than {_MOST_NUMBERS:,} numbers")
     bounds = {name: tensors[name] for name in _BOUNDS if "bounded" in metadata}
     own = {name: value for name, value in tensors.items() if name not in bounds}
-    reference: Reference = _KINDS[metadata["kind"]](**values | {"shape": tuple(values["shape"])}, **own)
+    reference: Reference = _KINDS[metadata["kind"]](**values | {"shape": shape}, **own)
     if bounds:
         if metadata["bounded"] != _LOGISTIC:
             raise ValueError(f"its bounds are {metadata['bounded']!r}")
         reference = Bounded(reference, **bounds)
     # What a fault in a tensor's size or values would spoil.
     image = reference.image(torch.ones((1, *reference.shape)))
-    if image.shape != (1, *reference.shape) or not bool(image.isfinite().all()):
+    sound = image.is_floating_point() and image.shape == (1, *reference.shape) and bool(image.isfinite().all())
+    if not sound:
         raise ValueError("its tensors do not fit its shape, or are not finite")
     return reference
