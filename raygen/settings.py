@@ -108,8 +108,12 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
 
 def _beyond(values: object) -> str | None:
     """Return the name of a value that holds an integer which no library below takes."""
-    pairs = values.items() if isinstance(values, Mapping) else ()
-    return next((str(name) for name, value in pairs if _is_beyond(value)), None)
+    for name, value in values.items() if isinstance(values, Mapping) else ():
+        if _is_beyond(name):
+            return "a name"
+        if _is_beyond(value):
+            return str(name)
+    return None
 
 
 def _is_beyond(value: object) -> bool:

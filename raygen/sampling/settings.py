@@ -145,7 +145,8 @@ class SamplingSettings(TiltingSettings, ChainSettings, HmcSettings):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_preset(cls, values: Any) -> Any:
-        preset = PRESETS.get(values.get("preset", "")) if isinstance(values, dict) else None
+        name = values.get("preset") if isinstance(values, dict) else None
+        preset = PRESETS.get(name) if isinstance(name, str) else None
         return values if preset is None else {**preset, **values}
 
     @model_validator(mode="after")

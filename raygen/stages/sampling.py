@@ -84,6 +84,8 @@ def sample(config: SampleConfig, on_progress: Callable[[FarmReport], None]) -> S
         InputError: if a setting, the network, a node or the folder is wrong, or another process works in the folder.
         UnfinishedError: if units were set aside; the others are committed.
     """
+    if config.local:
+        _device(config)
     request = read_request(config)
     with Run.lock(config.out) as lock:
         return sample_request(config, request, while_held(lock, on_progress))
@@ -99,14 +101,13 @@ def plan(config: SampleConfig, on_layer: Callable[[str], None] | None = None) ->
     Raises:
         InputError: as ``sample`` does.
     """
+    device = _device(config)
     request = read_request(config)
     with nullcontext() if Run.is_begun(config.out) else Run.lock(config.out):
         run = _begin(config, request)
     torch.set_num_threads(config.threads)
     keep_freed_memory()
-    return estimate_cost(
-        run, request.network, request.settings, request.images, _device(config), request.profile, on_layer
-    )
+    return estimate_cost(run, request.network, request.settings, request.images, device, request.profile, on_layer)
 
 
 def trace(config: SampleConfig) -> dict[str, Groups]:
@@ -118,10 +119,11 @@ def trace(config: SampleConfig) -> dict[str, Groups]:
     Raises:
         InputError: if a setting, the network or a node is wrong.
     """
+    device = _device(config)
     request = read_request(config)
     return trace_nodes(
         request.network, request.nodes, request.settings,
-        images=request.images, device=_device(config), profile=request.profile,
+        images=request.images, device=device, profile=request.profile,
     )  # fmt: skip
 
 
@@ -204,7 +206,8 @@ def read_profile(file: str, network: Network) -> Profile:
     document = read_mapping(file)
     layers = document.get("layers")
     if not isinstance(layers, dict) or not all(
-        isinstance(values, dict) and set(values) <= _PROFILED for values in layers.values()
+        isinstance(layer, str) and isinstance(values, dict) and set(values) <= _PROFILED
+        for layer, values in layers.items()
     ):
         raise SettingsError("is no profile", where=file, right="give the profile.yaml that raygen tune wrote")
     if document.get("weights_hash") != network.weights_hash:
@@ -349,4 +352,11 @@ def _one_layer(nodes: tuple[Node, ...], verb: str) -> str:
 
 
 def _device(config: SampleConfig) -> torch.device:
+    """Return the device of chains in this process.
+
+    Raises:
+        SettingsError: if it is a GPU, and there is none.
+    """
+    if config.gpus > 0 and not torch.cuda.is_available():
+        raise SettingsError("this machine has no GPU", where="gpus", right="give --gpus 0, or a machine that has one")
     return torch.device("cuda" if config.gpus > 0 else "cpu")
