@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raygen.data.decoding import Corrupt, Data
+from raygen.data.footer import read_footer
 from raygen.data.listing import unknown_column
 from raygen.data.order import Indices
+from raygen.documents import parse_json
 from raygen.errors import DataError
 from raygen.storage import Location
 
@@ -27,6 +29,8 @@ GROUP_LIMIT = 2 * 2**30
 
 _READERS = 16
 """Files whose metadata are read at the same time."""
+
+_WHOLE = "give whole Parquet files, or take this one out"
 
 _IMAGE_NAMES = ("image", "img", "picture", "pixels")
 _LABEL_NAMES = ("label", "labels", "class", "target", "fine_label")
@@ -85,9 +89,13 @@ class ParquetRows:
         return [found[row] for row in rows.tolist()]
 
     def _column(self, group: int) -> Any:
-        number = int(self.group_files[group])
+        number, rows = int(self.group_files[group]), int(self.group_starts[group + 1] - self.group_starts[group])
         with _opened(self.location, self.files[number], dictionary=self.leaves[number]) as opened:
-            return opened.read_row_group(int(self.group_numbers[group]), columns=[self.column]).column(self.column)
+            column = opened.read_row_group(int(self.group_numbers[group]), columns=[self.column]).column(self.column)
+        if len(column) != rows:
+            raise DataError(f"has {len(column)} pictures in a row group, and its footer says {rows}",
+                            where=f"{self.location.title}/{self.files[number]}", right=_WHOLE)  # fmt: skip
+        return column
 
 
 @dataclass(frozen=True)
@@ -155,12 +163,12 @@ class _Labels:
     ordered: bool
 
 
-def _labels_of(column: Any, names: Sequence[object] | None) -> _Labels:
+def _labels_of(column: Any, names: Sequence[str] | None) -> _Labels:
     if pa.types.is_dictionary(column.type) and pa.types.is_integer(column.type.value_type):
         column = column.cast(column.type.value_type)
     if pa.types.is_integer(column.type):
         numbers = column.cast(pa.int64()).fill_null(-1).to_numpy().astype(np.int64)
-        return _Labels(numbers, None if names is None else tuple(map(str, names)), ordered=names is not None)
+        return _Labels(numbers, None if names is None else tuple(names), ordered=names is not None)
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     chunks = encoded.unify_dictionaries().chunks
     written = chunks[0].dictionary.to_pylist() if chunks else []
@@ -200,10 +208,12 @@ def _renamed(part: _Labels, names: tuple[str, ...], title: str, *, ordered: bool
         raise DataError("its labels are numbers, those of other files words", where=title, right=right)
     if part.names is None or part.names == names:
         return part.numbers  # numbers beside numbers with names stand for the same
-    odd = [name for name in part.names if names.count(name) != 1 or part.names.count(name) != 1]
+    counts, own = Counter(names), Counter(part.names)
+    odd = [name for name in part.names if counts[name] != 1 or own[name] != 1]
     if odd:
         raise DataError(f"its class {odd[0]!r} is not once among those of the first file", where=title, right=right)
-    table = np.array([names.index(name) for name in part.names], dtype=np.int64)
+    index_of = {name: index for index, name in enumerate(names)}
+    table = np.array([index_of[name] for name in part.names], dtype=np.int64)
     wrong = part.numbers >= len(table)
     if wrong.any():
         raise DataError(f"label {int(part.numbers[wrong.argmax()])} is out of range", where=title,
@@ -218,25 +228,36 @@ def _read_file(location: Location, file: str, image: str, label: str) -> tuple[_
     where = f"{location.title}/{file}"
     with _opened(location, file) as opened:
         schema = opened.schema_arrow
-        _check_columns(schema, image, label, where)
-        if opened.metadata.num_rows > ROW_LIMIT:
-            raise DataError(f"holds {opened.metadata.num_rows:,} rows, above {ROW_LIMIT:,}", where=where,
-                            right="write files with fewer rows")  # fmt: skip
-        written = _features(opened.schema_arrow).get(label, {}).get("names")
-        groups = [_size_of(opened.metadata.row_group(number), image) for number in range(opened.num_row_groups)]
+    _check_columns(schema, image, label, where)
+    written = _names_of(schema, label, where)
+    groups = _groups_of(location, file, image, label)
     words = not pa.types.is_integer(schema.field(label).type)
     with _opened(location, file, dictionary=label if words else None) as opened:
         labels = _labels_of(opened.read(columns=[label]).column(label), written)
-    if any(size > GROUP_LIMIT for _, size in groups):
-        raise DataError(f"a row group of {max(size for _, size in groups):,} bytes, above {GROUP_LIMIT:,}", where=where,
-                        right="write the file with smaller row groups")  # fmt: skip
+    if len(labels.numbers) != sum(count for count, _ in groups):
+        raise DataError(f"has {len(labels.numbers)} labels, and its footer says otherwise", where=where,
+                        right=_WHOLE)  # fmt: skip
     return labels, groups, _leaf(schema, image)
 
 
-def _size_of(group: Any, column: str) -> tuple[int, int]:
-    columns = (group.column(number) for number in range(group.num_columns))
-    sizes = (part.total_uncompressed_size for part in columns if part.path_in_schema.split(".")[0] == column)
-    return group.num_rows, sum(sizes)
+def _groups_of(location: Location, file: str, image: str, label: str) -> list[tuple[int, int]]:
+    """Return the rows, and the bytes of the pictures, of each of a file's row groups."""
+    where = f"{location.title}/{file}"
+    try:
+        with location.open(file) as stream:
+            found = read_footer(stream, (image, label))
+    except ValueError as error:
+        raise DataError(f"cannot be read ({error})", where=where, right=_WHOLE) from None
+    rows = sum(group.rows for group in found)
+    if rows > ROW_LIMIT:
+        raise DataError(f"holds {rows:,} rows, above {ROW_LIMIT:,}", where=where, right="write files with fewer rows")
+    for name in (image, label):
+        sizes = [sum(chunk.unpacked for chunk in group.chunks if chunk.path[0] == name) for group in found]
+        if max(sizes, default=0) > GROUP_LIMIT:
+            raise DataError(f"a row group of {max(sizes):,} bytes, above {GROUP_LIMIT:,}", where=where,
+                            right="write the file with smaller row groups")  # fmt: skip
+    sizes = [sum(chunk.unpacked for chunk in group.chunks if chunk.path[0] == image) for group in found]
+    return [(group.rows, size) for group, size in zip(found, sizes, strict=True)]
 
 
 @contextmanager
@@ -260,17 +281,25 @@ def _opened(location: Location, file: str, *, dictionary: str | None = None) -> 
                 yield opened
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"cannot be read ({error})", where=f"{location.title}/{file}",
-                            right="give whole Parquet files, or take this one out") from error  # fmt: skip
+                            right=_WHOLE) from error  # fmt: skip
 
 
 def _features(schema: Any) -> dict[str, dict[str, Any]]:
     """Return what the hub's own metadata say of the columns; nothing where there are none."""
     written = (schema.metadata or {}).get(b"huggingface")
     try:
-        features = json.loads(written)["info"]["features"] if written else {}
+        features = parse_json(written)["info"]["features"] if written else {}
         return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def _names_of(schema: Any, label: str, where: str) -> list[str] | None:
+    """Return the classes' names where the hub's metadata tell them."""
+    names = _features(schema).get(label, {}).get("names")
+    if names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        return names
+    raise DataError(f"the names of the classes in {label!r} are no list of names", where=where, right=_WHOLE)
 
 
 def _column_of(

@@ -10,3 +10,4 @@ from .pickled import check_pickled as check_pickled
 from .retry import persist as persist
 from .sealed import check_sealed as check_sealed
 from .sealed import seal_tensors as seal_tensors
+from .stored_file import StoredFile as StoredFile
