@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from raygen.data.jpeg import what_is_missing
+
 Pixels = NDArray[np.uint8]
 """(C, H, W), 0 is black."""
 
@@ -85,6 +87,8 @@ def decode(data: Data, shape: tuple[int, int, int], choose: Callable[[int, int],
             box = choose(*size)
             _draft(opened, box, (width, height))
             picture = _converted(opened, MODES[channels])
+            if opened.format == "JPEG" and (missing := what_is_missing(bytes(data), opened)):
+                return Corrupt(missing)
         if turn in _TURNS:
             picture = picture.transpose(_TURNS[turn])
         fitted = picture.resize((width, height), Image.Resampling.LANCZOS, box=_scaled(box, size, picture.size))
