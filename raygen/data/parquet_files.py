@@ -14,18 +14,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raygen.data.decoding import Corrupt, Data
-from raygen.data.footer import read_footer
+from raygen.data.footer import Chunk, RowGroup, read_footer
 from raygen.data.listing import unknown_column
 from raygen.data.order import Indices
+from raygen.data.pages import CheckedFile, PageError
 from raygen.documents import parse_json
 from raygen.errors import DataError
-from raygen.storage import Location
+from raygen.storage import Location, StoredFile
 
 ROW_LIMIT = 2**27
 """Rows of a file: their labels alone would fill a gigabyte."""
 
 GROUP_LIMIT = 2 * 2**30
 """Bytes of a row group; one that is larger is refused, since it must be held in memory as a whole."""
+
+LABEL_LIMIT = 2 * 2**30
+"""Bytes of the labels of a file."""
 
 _READERS = 16
 """Files whose metadata are read at the same time."""
@@ -49,6 +53,8 @@ class ParquetRows:
         group_numbers: (g,) its number in the file.
         group_starts: (g + 1,) its first row, and the number of rows.
         group_bytes: (g,) of its pictures.
+        chunks: (c, 4), of each part of a group that holds pictures: the group, where in the file the part begins, its
+            bytes there, and those that it unpacks to.
     """
 
     location: Location
@@ -59,6 +65,7 @@ class ParquetRows:
     group_numbers: Indices
     group_starts: Indices
     group_bytes: Indices
+    chunks: Indices
 
     def __len__(self) -> int:
         return int(self.group_starts[-1])
@@ -90,8 +97,13 @@ class ParquetRows:
 
     def _column(self, group: int) -> Any:
         number, rows = int(self.group_files[group]), int(self.group_starts[group + 1] - self.group_starts[group])
-        with _opened(self.location, self.files[number], dictionary=self.leaves[number]) as opened:
-            column = opened.read_row_group(int(self.group_numbers[group]), columns=[self.column]).column(self.column)
+        chunks = [
+            Chunk((self.column,), values=rows, unpacked=unpacked, packed=packed, start=start)
+            for _, start, packed, unpacked in self.chunks[self.chunks[:, 0] == group].tolist()
+        ]
+        leaf = self.leaves[number]  # and nothing of what else a struct holds
+        with _opened(self.location, self.files[number], dictionary=leaf, chunks=chunks) as opened:
+            column = opened.read_row_group(int(self.group_numbers[group]), columns=[leaf]).column(self.column)
         if len(column) != rows:
             raise DataError(f"has {len(column)} pictures in a row group, and its footer says {rows}",
                             where=f"{self.location.title}/{self.files[number]}", right=_WHOLE)  # fmt: skip
@@ -141,7 +153,8 @@ def read_rows(
     with ThreadPoolExecutor(_READERS) as pool:
         parts = list(pool.map(lambda file: _read_file(location, file, image, label), files))
     labels, names, ordered = _unified([part[0] for part in parts], [f"{location.title}/{file}" for file in files])
-    counts = np.array([count for part in parts for count, _ in part[1]], dtype=np.int64)
+    groups = [group for part in parts for group in part[1]]
+    counts = np.array([group.rows for group in groups], dtype=np.int64)
     if not len(labels):
         raise DataError(f"the {kind} split is empty", where=where, right="give files with rows")
     rows = ParquetRows(
@@ -149,7 +162,9 @@ def read_rows(
         group_files=np.repeat(np.arange(len(files)), [len(part[1]) for part in parts]),
         group_numbers=np.array([number for part in parts for number in range(len(part[1]))], dtype=np.int64),
         group_starts=np.concatenate([[0], counts.cumsum()]),
-        group_bytes=np.array([size for part in parts for _, size in part[1]], dtype=np.int64),
+        group_bytes=np.array([_bytes_in(group, image) for group in groups], dtype=np.int64),
+        chunks=np.array([(number, chunk.start, chunk.packed, chunk.unpacked) for number, group in enumerate(groups)
+                         for chunk in group.chunks if chunk.path[0] == image], dtype=np.int64).reshape(-1, 4),
     )  # fmt: skip
     return LabelledRows(rows, labels, names, ordered)
 
@@ -223,65 +238,84 @@ def _renamed(part: _Labels, names: tuple[str, ...], title: str, *, ordered: bool
     return np.where(part.numbers < 0, part.numbers, table[part.numbers.clip(0)])
 
 
-def _read_file(location: Location, file: str, image: str, label: str) -> tuple[_Labels, list[tuple[int, int]], str]:
-    """Return a file's labels, rows and bytes of each of its row groups, and the path of its pictures' bytes."""
+def _read_file(location: Location, file: str, image: str, label: str) -> tuple[_Labels, tuple[RowGroup, ...], str]:
+    """Return a file's labels, its row groups, and the path of its pictures' bytes."""
     where = f"{location.title}/{file}"
-    with _opened(location, file) as opened:
-        schema = opened.schema_arrow
-    _check_columns(schema, image, label, where)
-    written = _names_of(schema, label, where)
-    groups = _groups_of(location, file, image, label)
-    words = not pa.types.is_integer(schema.field(label).type)
-    with _opened(location, file, dictionary=label if words else None) as opened:
-        labels = _labels_of(opened.read(columns=[label]).column(label), written)
-    if len(labels.numbers) != sum(count for count, _ in groups):
+    with location.open(file) as stream:
+        with _parquet(stream, where) as opened:
+            schema = opened.schema_arrow
+        _check_columns(schema, image, label, where)
+        written = _names_of(schema, label, where)
+        groups = _groups_of(stream, where, image, label)
+        words = not pa.types.is_integer(schema.field(label).type)
+        chunks = [chunk for group in groups for chunk in group.chunks if chunk.path[0] == label]
+        with _parquet(stream, where, dictionary=label if words else None, chunks=chunks) as opened:
+            labels = _labels_of(opened.read(columns=[label]).column(label), written)
+    if len(labels.numbers) != sum(group.rows for group in groups):
         raise DataError(f"has {len(labels.numbers)} labels, and its footer says otherwise", where=where,
                         right=_WHOLE)  # fmt: skip
     return labels, groups, _leaf(schema, image)
 
 
-def _groups_of(location: Location, file: str, image: str, label: str) -> list[tuple[int, int]]:
-    """Return the rows, and the bytes of the pictures, of each of a file's row groups."""
-    where = f"{location.title}/{file}"
+def _groups_of(stream: StoredFile, where: str, image: str, label: str) -> tuple[RowGroup, ...]:
+    """Return a file's row groups, none of which is too large."""
     try:
-        with location.open(file) as stream:
-            found = read_footer(stream, (image, label))
+        found = read_footer(stream, (image, label))
     except ValueError as error:
         raise DataError(f"cannot be read ({error})", where=where, right=_WHOLE) from None
     rows = sum(group.rows for group in found)
     if rows > ROW_LIMIT:
         raise DataError(f"holds {rows:,} rows, above {ROW_LIMIT:,}", where=where, right="write files with fewer rows")
-    for name in (image, label):
-        sizes = [sum(chunk.unpacked for chunk in group.chunks if chunk.path[0] == name) for group in found]
-        if max(sizes, default=0) > GROUP_LIMIT:
-            raise DataError(f"a row group of {max(sizes):,} bytes, above {GROUP_LIMIT:,}", where=where,
-                            right="write the file with smaller row groups")  # fmt: skip
-    sizes = [sum(chunk.unpacked for chunk in group.chunks if chunk.path[0] == image) for group in found]
-    return [(group.rows, size) for group, size in zip(found, sizes, strict=True)]
+    largest = max((_bytes_in(group, image) for group in found), default=0)
+    if largest > GROUP_LIMIT:
+        raise DataError(f"a row group of {largest:,} bytes, above {GROUP_LIMIT:,}", where=where,
+                        right="write the file with smaller row groups")  # fmt: skip
+    labels = sum(_bytes_in(group, label) for group in found)
+    if labels > LABEL_LIMIT:
+        raise DataError(f"labels of {labels:,} bytes, above {LABEL_LIMIT:,}", where=where, right=_WHOLE)
+    return found
+
+
+def _bytes_in(group: RowGroup, column: str) -> int:
+    return sum(chunk.unpacked for chunk in group.chunks if chunk.path[0] == column)
 
 
 @contextmanager
-def _opened(location: Location, file: str, *, dictionary: str | None = None) -> Iterator[Any]:
-    """Open a Parquet file as pyarrow's.
+def _opened(
+    location: Location, file: str, *, dictionary: str | None = None, chunks: Sequence[Chunk] = ()
+) -> Iterator[Any]:
+    """Open a Parquet file as pyarrow's; see ``_parquet``."""
+    with (
+        location.open(file) as stream,
+        _parquet(stream, f"{location.title}/{file}", dictionary=dictionary, chunks=chunks) as opened,
+    ):
+        yield opened
+
+
+@contextmanager
+def _parquet(
+    stream: StoredFile, where: str, *, dictionary: str | None = None, chunks: Sequence[Chunk] = ()
+) -> Iterator[Any]:
+    """Give a file as pyarrow's, and leave it open.
 
     Args:
-        location: the folder.
-        file: in it.
+        stream: the file.
+        where: its title.
         dictionary: column of bytes or strings of which a value that is repeated is held once: a file of a few kilobytes
             may repeat one value until it fills the memory.
+        chunks: of the columns that are read, which are checked before they are unpacked.
 
     Raises:
         StoreError: storage does not give it. This error passes through pyarrow unchanged: what pyarrow itself raises,
             often an OSError too, is about bytes that were read.
         DataError: from the block too, if the file's bytes are damaged.
     """
-    with location.open(file) as stream:
-        try:
-            with pq.ParquetFile(stream, read_dictionary=None if dictionary is None else [dictionary]) as opened:
-                yield opened
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"cannot be read ({error})", where=f"{location.title}/{file}",
-                            right=_WHOLE) from error  # fmt: skip
+    held = None if dictionary is None else [dictionary]
+    try:
+        with pq.ParquetFile(CheckedFile(stream, chunks), read_dictionary=held) as opened:
+            yield opened
+    except (pa.ArrowException, OSError, PageError) as error:
+        raise DataError(f"cannot be read ({error})", where=where, right=_WHOLE) from error
 
 
 def _features(schema: Any) -> dict[str, dict[str, Any]]:

@@ -96,7 +96,7 @@ def test_a_footer_is_bounded_before_it_is_read(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"its footer is of .* bytes, above 100"):
         read(tmp_path, HONEST)
     monkeypatch.undo()
-    monkeypatch.setattr("raygen.data.footer._MOST", 100)
+    monkeypatch.setattr("raygen.data.thrift._MOST", 100)
     with pytest.raises(ValueError, match="too many values"):
         read(tmp_path, HONEST)
 
