@@ -20,7 +20,7 @@ Images = list[list[bytes]]
 
 _OF_THE_NODE = (
     "node", "layer", "channel", "class_name", "tilt", "contrast",
-    "r_hat", "r_hat_nested", "ess_bulk", "trajectories", "stop_reason", "log_z", "log_z_error", "dead",
+    "r_hat", "r_hat_nested", "ess_bulk", "trajectories", "stop_reason", "log_z", "log_z_error", "dead", "barrier",
 )  # fmt: skip
 """Columns that are the same for all samples of a node."""
 
@@ -54,6 +54,7 @@ class Entry:
         trajectories: of each chain after warm-up; None where the samples do not say.
         stop_reason: why no more were made, "converged" or "budget"; None in a run without a budget.
         dead: why the node was not sampled; None for almost all.
+        barrier: Lambda between the reference and the node; None where it was not measured.
     """
 
     node: str
@@ -78,6 +79,7 @@ class Entry:
     trajectories: int | None = None
     stop_reason: str | None = None
     dead: str | None = None
+    barrier: float | None = None
 
     @property
     def label(self) -> str:

@@ -26,6 +26,9 @@ _FROZEN_FROM = 0.9
 _RESTARTED_AT = 0.75
 """Fraction of warm-up at which the average of the step sizes begins anew."""
 
+_RISE = 10
+"""Trajectories that the tilt must take to rise, at least, for the barrier on the way to be measured."""
+
 _ANGLE = math.pi / 2
 """A rotation by a right angle replaces the position by the momentum: a longer trajectory turns back."""
 
@@ -80,6 +83,7 @@ class WarmUpState:
     chains: ChainState
     step_size: DualAveraging
     rule: TiltRule
+    barrier: Barrier
     length: TrajectoryLength | None = None
 
 
@@ -99,7 +103,8 @@ def begin(plan: WarmUp, kernel: Kernel, chains: ChainState, rule: TiltRule) -> W
     if plan.angle is not None:
         length = TrajectoryLength.begin(nodes, chains.score, length=unit * plan.angle, longest=unit * longest,
                                         most_steps=kernel.steps)  # fmt: skip
-    return WarmUpState(0, chains, averaging, rule, length)
+    barrier = Barrier.begin(chains.score, nodes, measured=plan.anneal * plan.iterations >= _RISE)
+    return WarmUpState(0, chains, averaging, rule, barrier, length)
 
 
 def advance(
@@ -128,12 +133,13 @@ def learn(plan: WarmUp, state: WarmUpState, chains: ChainState, info: StepInfo) 
         if state.iteration == math.ceil(_RESTARTED_AT * plan.iterations):
             averaging = averaging.restart()
         averaging = averaging.update(info.acceptance.view(averaging.log_step.shape[0], -1).mean(1))
+    barrier = state.barrier.climb(_ramp(plan, state.iteration) * state.rule.tilt, chains.score)
     settled = state.iteration >= _FROZEN_FROM * plan.iterations
     rule = state.rule if settled else state.rule.observe(chains.gradient)
     length = state.length
     if length is not None and plan.chees:
         length = length.update(state.chains, info)
-    return WarmUpState(state.iteration + 1, chains, averaging, rule, length)
+    return WarmUpState(state.iteration + 1, chains, averaging, rule, barrier, length)
 
 
 def warm_up(
@@ -166,6 +172,39 @@ def _parameters(state: WarmUpState, step_size: Tensor, ramp: float, *, frozen: b
     elif state.length is not None:
         steps = state.length.steps(each)
     return Parameters(each, ramp * tilt.repeat_interleave(rows // tilt.shape[0]), steps)
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """The communication barrier between the reference and each node's target: how hard the way is.
+
+    Lambda is the integral over the tilt, from 0 to b, of E|f(X) - f(X')| / 2, where X and X' are independent samples at
+    that tilt (Syed et al. 2022, section 4.2). Parallel tempering with n rungs swaps at a rate of about 1 - Lambda / n;
+    about 2 Lambda rungs are best. Here X and X' are a node's chains as the tilt rises, so chains that lag behind
+    make it larger than it is.
+
+    Attributes:
+        value: Lambda up to ``tilt``, shape (nodes,); not a number where it is not measured.
+        tilt: of each node so far, shape (nodes,).
+    """
+
+    value: Tensor
+    tilt: Tensor
+
+    @classmethod
+    def begin(cls, score: Tensor, nodes: int, *, measured: bool) -> Barrier:
+        """Begin at tilt 0, for chains of so many nodes with ``score`` (N,); a single chain measures nothing."""
+        known = measured and len(score) > nodes
+        return cls(score.new_full((nodes,), 0.0 if known else math.nan), score.new_zeros(nodes))
+
+    def climb(self, tilt: Tensor, score: Tensor) -> Barrier:
+        """Take in the chains' scores (N,) at the next ``tilt`` (nodes,)."""
+        found = score.view(len(tilt), -1).sort(1).values
+        chains = found.shape[1]
+        ranks = torch.arange(1 - chains, chains, 2, dtype=found.dtype, device=found.device)
+        # The mean over all pairs of |f - f'|, from the scores in their order.
+        apart = 2 * (found * ranks).sum(1) / max(1, chains * (chains - 1))
+        return Barrier(self.value + 0.5 * apart * (tilt - self.tilt), tilt)
 
 
 @dataclass(frozen=True)

@@ -123,8 +123,10 @@ class Batch:
             ones = torch.ones((rows, *reference.shape), device=self.streams.device)
             like = begin_cohort(cohort.indices, ChainState(ones, ones[:, 0, 0, 0], ones), reference, settings)
             if cohort.drawing is not None and like.warm is not None:
-                mean = TailMean.begin(like.chains)
-                drawing = replace(cohort.drawing, chains=like.chains, parameters=frozen(like.warm), mean=mean)
+                drawing = replace(
+                    cohort.drawing, chains=like.chains, parameters=frozen(like.warm),
+                    mean=TailMean.begin(like.chains), barrier=like.chains.score,
+                )  # fmt: skip
                 like = replace(like, warm=None, drawing=drawing)
             check_alike(cohort, like)
 

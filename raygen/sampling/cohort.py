@@ -43,6 +43,7 @@ class Drawing:
         parameters: frozen ones.
         kept: their draws.
         mean: of their positions.
+        barrier: on the way to each chain's node, (N,).
         record: of their trajectories after warm-up.
     """
 
@@ -50,12 +51,13 @@ class Drawing:
     parameters: Parameters
     kept: DrawsKept
     mean: TailMean
+    barrier: Tensor
     record: Record = Record()  # noqa: RUF009  (an immutable value)
 
     def rows(self, chosen: Tensor) -> Drawing:
         """Return the chains whose numbers are ``chosen``, alone."""
         return Drawing(self.chains.rows(chosen), self.parameters.rows(chosen), self.kept.rows(chosen),
-                       self.mean.rows(chosen), self.record.rows(chosen))  # fmt: skip
+                       self.mean.rows(chosen), self.barrier[chosen], self.record.rows(chosen))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class EndedNodes:
         draws: those kept.
         means: mean positions over the last part of the trajectories, (N, ...).
         gradients: of each chain, warm-up included, (N,) int64.
+        barrier: on the way to each node.
         diagnostics, converged: of each node, over the whole trace.
     """
 
@@ -137,6 +140,7 @@ class EndedNodes:
     draws: tuple[Draw, ...]
     means: Tensor
     gradients: Tensor
+    barrier: tuple[float, ...]
     diagnostics: tuple[Diagnostics, ...]
     converged: tuple[bool, ...]
 
@@ -184,6 +188,7 @@ def look(cohort: Cohort, settings: SamplingSettings) -> tuple[Cohort | None, End
         draws=tuple(draw.rows(rows) for draw in drawing.kept.spread(settings.draws)),
         means=drawing.mean.mean(drawing.parameters.tilt)[rows],
         gradients=cohort.spent[rows],
+        barrier=tuple(drawing.barrier[rows[::each]].tolist()),
         diagnostics=tuple(found[node] for node in ending),
         converged=tuple(agree[node] for node in ending),
     )
@@ -236,7 +241,8 @@ def _freeze(cohort: Cohort, settings: SamplingSettings) -> Cohort:
     if cohort.warm is None or cohort.made < settings.warm_up:
         return cohort
     chains = cohort.warm.chains
-    drawing = Drawing(chains, frozen(cohort.warm), DrawsKept(settings.thin), TailMean.begin(chains))
+    barrier = cohort.warm.barrier.value.repeat_interleave(len(cohort.spent) // len(cohort.indices))
+    drawing = Drawing(chains, frozen(cohort.warm), DrawsKept(settings.thin), TailMean.begin(chains), barrier)
     return replace(cohort, warm=None, drawing=drawing)
 
 

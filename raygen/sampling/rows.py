@@ -37,6 +37,7 @@ class NodeFacts:
     trajectories: int | None = None
     stopped: Stop | None = None
     dead: str | None = None
+    barrier: float | None = None
 
 
 def make_rows(
@@ -106,6 +107,7 @@ def _node_columns(node: NodeFacts) -> dict[str, object]:
         "trajectories": node.trajectories,
         "stop_reason": node.stopped,
         "dead": node.dead,
+        "barrier": node.barrier,
         "reference": node.reference,
         "views": node.views,
     }

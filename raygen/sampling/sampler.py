@@ -254,8 +254,11 @@ class UnitSampler:
                 self._facts(batch.nodes[index], density, found, agree=agree),
                 trajectories=len(ended.trace),
                 stopped=None if self._settings.budget is None else "converged" if agree else "budget",
+                barrier=None if math.isnan(barrier) else barrier,
             )
-            for index, found, agree in zip(ended.indices, ended.diagnostics, ended.converged, strict=True)
+            for index, found, agree, barrier in zip(
+                ended.indices, ended.diagnostics, ended.converged, ended.barrier, strict=True
+            )
         ]
         means = make_means(self._network, density, ended.means)
         return make_rows(facts, ended.draws, ended.trace, ended.parameters, gradients=ended.gradients.tolist(),

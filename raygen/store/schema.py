@@ -53,6 +53,8 @@ SAMPLES = pa.schema(
         pa.field("seed", pa.int64(), nullable=False),
         # Why the node was not sampled: its score is constant, or has no gradient. Then these are the reference's draws.
         pa.field("dead", pa.string()),
+        # Lambda, the communication barrier between the reference and the node, as the rise of the tilt showed it.
+        pa.field("barrier", pa.float32()),
         pa.field("reference", pa.string()),  # the kind that was tilted, such as "bounded power-law"
         pa.field("views", pa.int32()),  # over which the score is the mean; 1 is the image itself
         pa.field("plain_score", pa.float32()),  # f of the image alone; null where that is the score

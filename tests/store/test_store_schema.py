@@ -19,6 +19,7 @@ LATER = [
     "dead",
     "trajectories",
     "stop_reason",
+    "barrier",
     "reference",
     "views",
     "plain_score",
