@@ -23,6 +23,7 @@ from .ladder import climb as climb
 from .ladder import find_ladder as find_ladder
 from .ladder import make_ladder as make_ladder
 from .means import TailMean as TailMean
+from .population import Population as Population
 from .saving import CONSTANT as CONSTANT
 from .saving import ON_CPU as ON_CPU
 from .saving import Tensors as Tensors
@@ -45,4 +46,5 @@ from .warmup import begin as begin
 from .warmup import current as current
 from .warmup import frozen as frozen
 from .warmup import learn as learn
+from .warmup import select as select
 from .warmup import warm_up as warm_up

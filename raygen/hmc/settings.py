@@ -43,6 +43,10 @@ class HmcSettings(Settings):
     warm_up: int = Field(100, ge=0, le=1_000_000, description="trajectories of warm-up")
     anneal: float = Field(0.4, ge=0, le=1, description="fraction of warm-up over which the tilt rises from zero")
 
+    resample: bool = Field(
+        False, description="let chains that fall behind while the tilt rises give way to copies of those ahead"
+    )
+
     @property
     def kernel_steps(self) -> int:
         """Gradients of a trajectory, at most."""
@@ -63,7 +67,7 @@ class HmcSettings(Settings):
 
         angle = None if self.trajectory == "steps" else self.angle
         return WarmUp(self.warm_up, self.anneal, self.acceptance, self.step_size, self.each_chain, angle,
-                      self.trajectory == "chees")  # fmt: skip
+                      self.trajectory == "chees", self.resample)  # fmt: skip
 
 
 def check_superchains(superchains: int, chains: int) -> int:

@@ -67,6 +67,10 @@ class Streams:
         momentum = self._draw("momentum", iteration, lambda generator: self._normal(shape, generator))
         return Noise(momentum, acceptance=uniform[:, 0], jitter=uniform[:, 1])
 
+    def selection(self, iteration: int) -> Tensor:
+        """Return a uniform number in [0, 1) for each node: of the drawing anew after an iteration, shape (nodes,)."""
+        return self._draw("selection", iteration, lambda generator: self._uniform(generator)[:1, 0])
+
     def _normal(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         return torch.randn((self.chains, *shape), generator=generator, device=self.device, dtype=self.dtype)
 

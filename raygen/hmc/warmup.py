@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from raygen.hmc.kernel import Kernel
+from raygen.hmc.population import Population
 from raygen.hmc.state import ChainState, Parameters, ScoreFunction, StepInfo
 from raygen.hmc.streams import Streams
 from raygen.hmc.trajectory import TrajectoryLength
@@ -64,6 +65,7 @@ class WarmUp:
         angle: length of a trajectory in radians, which gives its steps from the step size, at most the kernel's; None
             always takes the kernel's steps.
         chees: whether the length is adapted for each node, from ``angle`` on.
+        resample: whether chains that fall behind give way to copies of those ahead.
     """
 
     iterations: int = 100
@@ -73,6 +75,7 @@ class WarmUp:
     each_chain: bool = False
     angle: float | None = None
     chees: bool = False
+    resample: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class WarmUpState:
     rule: TiltRule
     barrier: Barrier
     length: TrajectoryLength | None = None
+    population: Population | None = None
 
 
 def begin(plan: WarmUp, kernel: Kernel, chains: ChainState, rule: TiltRule) -> WarmUpState:
@@ -104,7 +108,8 @@ def begin(plan: WarmUp, kernel: Kernel, chains: ChainState, rule: TiltRule) -> W
         length = TrajectoryLength.begin(nodes, chains.score, length=unit * plan.angle, longest=unit * longest,
                                         most_steps=kernel.steps)  # fmt: skip
     barrier = Barrier.begin(chains.score, nodes, measured=plan.anneal * plan.iterations >= _RISE)
-    return WarmUpState(0, chains, averaging, rule, barrier, length)
+    population = Population.begin(chains.score, nodes) if plan.resample else None
+    return WarmUpState(0, chains, averaging, rule, barrier, length, population)
 
 
 def advance(
@@ -113,7 +118,7 @@ def advance(
     """Make one iteration of warm-up."""
     noise = streams.noise(state.iteration, state.chains.position.shape[1:])
     chains, info = kernel.step(state.chains, current(plan, state), score, noise)
-    return learn(plan, state, chains, info), info
+    return select(plan, state, learn(plan, state, chains, info), streams), info
 
 
 def current(plan: WarmUp, state: WarmUpState) -> Parameters:
@@ -139,7 +144,27 @@ def learn(plan: WarmUp, state: WarmUpState, chains: ChainState, info: StepInfo) 
     length = state.length
     if length is not None and plan.chees:
         length = length.update(state.chains, info)
-    return WarmUpState(state.iteration + 1, chains, averaging, rule, barrier, length)
+    return WarmUpState(state.iteration + 1, chains, averaging, rule, barrier, length, state.population)
+
+
+def select(plan: WarmUp, before: WarmUpState, after: WarmUpState, streams: Streams) -> WarmUpState:
+    """Let chains that fall behind give way, once an iteration has led from ``before`` to ``after``.
+
+    Args:
+        plan: of both.
+        before: the state, whose tilt the chains have moved at.
+        after: what was learnt from it, whose tilt they move at next.
+        streams: of the chains.
+    """
+    if after.population is None:
+        return after
+    change = current(plan, after).tilt - current(plan, before).tilt
+    weighed = after.population.weigh(change, after.chains.score)
+    population, chosen = weighed.select(streams.selection(before.iteration), last=after.iteration == plan.iterations)
+    if chosen is None:
+        return replace(after, population=population)
+    averaging = after.step_size.rows(chosen) if plan.each_chain else after.step_size
+    return replace(after, population=population, chains=after.chains.rows(chosen), step_size=averaging)
 
 
 def warm_up(
@@ -245,6 +270,11 @@ class DualAveraging:
         decay = count**-_DECAY
         log_average = decay * log_step + (1 - decay) * self.log_average
         return replace(self, log_step=log_step, log_average=log_average, error=error, count=count)
+
+    def rows(self, chosen: Tensor) -> DualAveraging:
+        """Return the step sizes of the groups whose numbers are ``chosen``."""
+        return replace(self, log_step=self.log_step[chosen], log_average=self.log_average[chosen],
+                       error=self.error[chosen], anchor=self.anchor[chosen])  # fmt: skip
 
     def restart(self) -> DualAveraging:
         """Begin again from the present step size: the target has changed."""

@@ -78,7 +78,8 @@ class Batch:
         """
         state = self._admit(state)
         shape = self.density.reference.shape
-        noises = [self._of(cohort.indices).noise(cohort.made, shape) for cohort in state.cohorts]
+        own = [self._of(cohort.indices) for cohort in state.cohorts]
+        noises = [streams.noise(cohort.made, shape) for cohort, streams in zip(state.cohorts, own, strict=True)]
         parameters = [cohort.parameters(self.settings) for cohort in state.cohorts]
         chains, info = self.kernel.step(
             _join_states([cohort.chains for cohort in state.cohorts]), _join_parameters(parameters),
@@ -86,7 +87,9 @@ class Batch:
         )  # fmt: skip
         ends = torch.tensor([0, *(len(cohort.spent) for cohort in state.cohorts)]).cumsum(0).tolist()
         moved = tuple(
-            cohort.moved(self.settings, _own(chains, start, end), noise, _part(info, start, end))
+            cohort.moved(
+                self.settings, _own(chains, start, end), self._of(cohort.indices), noise, _part(info, start, end)
+            )
             for cohort, noise, (start, end) in zip(state.cohorts, noises, pairwise(ends), strict=True)
         )
         return replace(state, cohorts=moved), float(info.acceptance.mean())
@@ -126,6 +129,7 @@ class Batch:
                 drawing = replace(
                     cohort.drawing, chains=like.chains, parameters=frozen(like.warm),
                     mean=TailMean.begin(like.chains), barrier=like.chains.score,
+                    ancestor=like.spent,
                 )  # fmt: skip
                 like = replace(like, warm=None, drawing=drawing)
             check_alike(cohort, like)

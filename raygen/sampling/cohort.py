@@ -14,8 +14,10 @@ from raygen.hmc import (
     Diagnostics,
     Noise,
     Parameters,
+    Population,
     Record,
     StepInfo,
+    Streams,
     TailMean,
     Trace,
     WarmUpState,
@@ -24,6 +26,7 @@ from raygen.hmc import (
     diagnose,
     frozen,
     learn,
+    select,
 )
 from raygen.sampling.draws import Draw, DrawsKept
 from raygen.sampling.settings import SamplingSettings
@@ -44,6 +47,7 @@ class Drawing:
         kept: their draws.
         mean: of their positions.
         barrier: on the way to each chain's node, (N,).
+        ancestor: the chain of its node from whose start each comes, (N,) int64.
         record: of their trajectories after warm-up.
     """
 
@@ -52,12 +56,15 @@ class Drawing:
     kept: DrawsKept
     mean: TailMean
     barrier: Tensor
+    ancestor: Tensor = field(metadata=ON_CPU)
     record: Record = Record()  # noqa: RUF009  (an immutable value)
 
     def rows(self, chosen: Tensor) -> Drawing:
         """Return the chains whose numbers are ``chosen``, alone."""
-        return Drawing(self.chains.rows(chosen), self.parameters.rows(chosen), self.kept.rows(chosen),
-                       self.mean.rows(chosen), self.barrier[chosen], self.record.rows(chosen))  # fmt: skip
+        return Drawing(
+            self.chains.rows(chosen), self.parameters.rows(chosen), self.kept.rows(chosen), self.mean.rows(chosen),
+            self.barrier[chosen], self.ancestor[chosen], self.record.rows(chosen),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,8 +102,10 @@ class Cohort:
         assert self.warm is not None
         return current(settings.make_warm_up(), self.warm)
 
-    def moved(self, settings: SamplingSettings, chains: ChainState, noise: Noise, info: StepInfo) -> Cohort:
-        """Return the cohort after one more trajectory, which ended at ``chains``."""
+    def moved(
+        self, settings: SamplingSettings, chains: ChainState, streams: Streams, noise: Noise, info: StepInfo
+    ) -> Cohort:
+        """Return the cohort after one more trajectory, which ended at ``chains``; ``noise`` is the streams' of it."""
         made = replace(self, made=self.made + 1, spent=self.spent + info.steps)
         if self.drawing is not None:
             tilt, before = self.drawing.parameters.tilt, self.drawing.chains
@@ -106,7 +115,9 @@ class Cohort:
                 drawing=replace(self.drawing, chains=chains, record=record, mean=self.drawing.mean.add(chains, tilt)),
             )
         assert self.warm is not None
-        return _freeze(replace(made, warm=learn(settings.make_warm_up(), self.warm, chains, info)), settings)
+        plan = settings.make_warm_up()
+        warm = select(plan, self.warm, learn(plan, self.warm, chains, info), streams)
+        return _freeze(replace(made, warm=warm), settings)
 
     def draw_due(self) -> bool:
         """Whether the state where the chains are is to be kept as a draw."""
@@ -131,6 +142,7 @@ class EndedNodes:
         means: mean positions over the last part of the trajectories, (N, ...).
         gradients: of each chain, warm-up included, (N,) int64.
         barrier: on the way to each node.
+        ancestor: the chain of its node from whose start each chain comes, (N,) int64.
         diagnostics, converged: of each node, over the whole trace.
     """
 
@@ -141,6 +153,7 @@ class EndedNodes:
     means: Tensor
     gradients: Tensor
     barrier: tuple[float, ...]
+    ancestor: Tensor
     diagnostics: tuple[Diagnostics, ...]
     converged: tuple[bool, ...]
 
@@ -175,7 +188,11 @@ def look(cohort: Cohort, settings: SamplingSettings) -> tuple[Cohort | None, End
         return cohort, None
     each, trace, last = len(cohort.spent) // len(cohort.indices), drawing.record.trace, length >= settings.longest
     found = diagnose(trace, each, settings.superchains)
-    agree = converged(found, trace, each, settings)
+    # Copies of one chain agree whatever they have missed.
+    several = (drawing.ancestor.view(-1, each) != drawing.ancestor.view(-1, each)[:, :1]).any(1).tolist()
+    agree = [
+        yes and (own or each == 1) for yes, own in zip(converged(found, trace, each, settings), several, strict=True)
+    ]
     later = _next_look(length, settings)
     ending = [node for node in range(len(cohort.indices)) if last or agree[node]]
     if not ending:
@@ -189,6 +206,7 @@ def look(cohort: Cohort, settings: SamplingSettings) -> tuple[Cohort | None, End
         means=drawing.mean.mean(drawing.parameters.tilt)[rows],
         gradients=cohort.spent[rows],
         barrier=tuple(drawing.barrier[rows[::each]].tolist()),
+        ancestor=drawing.ancestor[rows],
         diagnostics=tuple(found[node] for node in ending),
         converged=tuple(agree[node] for node in ending),
     )
@@ -241,8 +259,11 @@ def _freeze(cohort: Cohort, settings: SamplingSettings) -> Cohort:
     if cohort.warm is None or cohort.made < settings.warm_up:
         return cohort
     chains = cohort.warm.chains
-    barrier = cohort.warm.barrier.value.repeat_interleave(len(cohort.spent) // len(cohort.indices))
-    drawing = Drawing(chains, frozen(cohort.warm), DrawsKept(settings.thin), TailMean.begin(chains), barrier)
+    each = len(cohort.spent) // len(cohort.indices)
+    barrier = cohort.warm.barrier.value.repeat_interleave(each)
+    population = cohort.warm.population or Population.begin(chains.score, len(cohort.indices))
+    drawing = Drawing(chains, frozen(cohort.warm), DrawsKept(settings.thin), TailMean.begin(chains), barrier,
+                      population.ancestor)  # fmt: skip
     return replace(cohort, warm=None, drawing=drawing)
 
 

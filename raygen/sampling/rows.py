@@ -49,6 +49,7 @@ def make_rows(
     gradients: Sequence[int],
     seed: int,
     means: ChainMeans | None = None,
+    ancestor: Sequence[int] | None = None,
 ) -> pa.Table:
     """Return the samples of a unit, ordered by node, chain and draw.
 
@@ -60,6 +61,7 @@ def make_rows(
         gradients: of each chain, warm-up included.
         seed: of the run.
         means: of the chains, each to stand beside its last draw.
+        ancestor: the chain of its node from whose start each chain comes.
     """
     of_chains = {
         "tilt": parameters.tilt.tolist(),
@@ -67,6 +69,7 @@ def make_rows(
         "step_size": parameters.step_size.tolist(),
         "gradients": gradients,
         "divergences": trace.diverged.sum(0).tolist(),
+        "ancestor": [None] * len(gradients) if ancestor is None else ancestor,
     }
     chains = len(draws[0].images) // len(facts)
     rows: list[dict[str, object]] = []

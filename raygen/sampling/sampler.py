@@ -262,7 +262,7 @@ class UnitSampler:
         ]
         means = make_means(self._network, density, ended.means)
         return make_rows(facts, ended.draws, ended.trace, ended.parameters, gradients=ended.gradients.tolist(),
-                         seed=self._settings.seed, means=means)  # fmt: skip
+                         seed=self._settings.seed, means=means, ancestor=ended.ancestor.tolist())  # fmt: skip
 
     def _draw(self, density: WhitenedScore, chains: ChainState, tilt: torch.Tensor) -> Draw:
         assert isinstance(density.score, Scores)  # as the targets make it

@@ -53,6 +53,7 @@ SAMPLES = pa.schema(
         pa.field("seed", pa.int64(), nullable=False),
         # Why the node was not sampled: its score is constant, or has no gradient. Then these are the reference's draws.
         pa.field("dead", pa.string()),
+        pa.field("ancestor", pa.int32()),  # chain of the node from whose start this one comes; others with resampling
         # Lambda, the communication barrier between the reference and the node, as the rise of the tilt showed it.
         pa.field("barrier", pa.float32()),
         pa.field("reference", pa.string()),  # the kind that was tilted, such as "bounded power-law"

@@ -19,6 +19,7 @@ LATER = [
     "dead",
     "trajectories",
     "stop_reason",
+    "ancestor",
     "barrier",
     "reference",
     "views",
