@@ -8,6 +8,7 @@ from .reports import FarmReport as FarmReport
 from .reports import Totals as Totals
 from .reports import UnitReport as UnitReport
 from .run import SAVE_EVERY as SAVE_EVERY
+from .run import StateKeeper as StateKeeper
 from .run import sample_here as sample_here
 from .run import sample_unit as sample_unit
 from .run import trace_nodes as trace_nodes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -36,6 +37,7 @@ def sample_unit(
     on_progress: Callable[[UnitProgress], None] | None = None,
     *,
     save_every: float = SAVE_EVERY,
+    keeper: StateKeeper | None = None,
 ) -> UnitReport:
     """Sample a unit and commit it; continue from the state that another process left of it, if there is one.
 
@@ -46,19 +48,20 @@ def sample_unit(
         on_progress: called after each trajectory.
         save_every: seconds between two states that are saved; 0 saves none. A unit that takes less leaves none. One
             that is stopped, by an exception that is no ``Exception``, leaves its last state.
+        keeper: of this unit's states, where another thread may ask it for the last one; it goes before ``save_every``.
 
     Raises:
         ScoreError, NetworkError: as ``UnitSampler.sample`` does.
         StoreError: if the samples cannot be written.
     """
     start = time.monotonic()
-    keeper = StateKeeper(run, unit, save_every) if save_every else None
+    keeper = keeper or StateKeeper(run, unit, save_every)
     try:
         rows = sampler.sample(unit, on_progress, on_state=keeper, saved=read_state(run, unit))
         size = run.commit(unit, rows)
     except BaseException as error:
         # A request to stop, by SIGTERM or Ctrl-C, is no Exception; a failure of the unit's own would come again.
-        if keeper is not None and not isinstance(error, Exception):
+        if not isinstance(error, Exception):
             keeper.save_last()
         raise
     first = rows.filter(pc.equal(rows["draw"], 0))
@@ -111,7 +114,7 @@ class StateKeeper:
     Args:
         run: on whose storage.
         unit: whose state.
-        every: seconds from one state to the next, at least.
+        every: seconds from one state to the next, at least; 0 saves none.
     """
 
     def __init__(self, run: Run, unit: Unit, every: float) -> None:
@@ -121,9 +124,12 @@ class StateKeeper:
         self._every = every
         self._next = time.monotonic() + every
         self._unsaved: SamplerState | None = None
+        self._saving = threading.Lock()
 
     def __call__(self, state: SamplerState) -> None:
         """Save a state, if it is time. Storage that refuses costs the state, not the unit."""
+        if not self._every:
+            return
         self._unsaved = state
         start = time.monotonic()
         if start < self._next:
@@ -132,18 +138,31 @@ class StateKeeper:
         end = time.monotonic()
         self._next = end + max(self._every, (end - start) / _SHARE)
 
-    def save_last(self) -> None:
-        """Save the last state that was seen, unless it is saved. Storage that refuses costs the state."""
-        state = self._unsaved
-        if state is None:
-            return
-        try:
-            # A copy of a unit that another process has finished in the meantime must leave nothing behind.
-            if not self._run.location.exists(self._unit.path):
-                self._state.write({name: tensor.numpy() for name, tensor in to_tensors(state).items()})
-        except (StoreError, OSError) as error:
-            log.warning("the state of %s is not saved: %s", self._unit.name, error)
-        self._unsaved = None
+    def save_last(self) -> str:
+        """Save the last state that was seen, unless it is saved; any thread may ask for it while the unit goes on.
+
+        Returns:
+            Why the storage refused, which costs the state; else nothing.
+        """
+        with self._saving:
+            state, refused = self._unsaved, ""
+            if state is None:
+                return ""
+            try:
+                # A copy of a unit that another process has finished in the meantime must leave nothing behind.
+                if not self._is_committed():
+                    self._state.write({name: tensor.numpy() for name, tensor in to_tensors(state).items()})
+                    if self._is_committed():  # while the state was written
+                        self._state.remove()
+            except (StoreError, OSError) as error:
+                log.warning("the state of %s is not saved: %s", self._unit.name, error)
+                refused = str(error)
+            if self._unsaved is state:  # the unit may have gone on
+                self._unsaved = None
+        return refused
+
+    def _is_committed(self) -> bool:
+        return self._run.location.exists(self._unit.path)
 
 
 def read_state(run: Run, unit: Unit) -> dict[str, Tensor] | None:

@@ -1,6 +1,8 @@
 """A run: begun, interrupted, taken up again, and never lost."""
 
 import math
+import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +13,11 @@ from committed import committed
 from raygen.data import ImageSet
 from raygen.errors import StoreError
 from raygen.networks import NetworkSettings, list_layers, load_network, parse_nodes, wrap_network
-from raygen.runs import FarmReport, Totals, UnitReport, begin_run, sample_here, sample_unit
+from raygen.runs import FarmReport, StateKeeper, Totals, UnitReport, begin_run, sample_here, sample_unit
 from raygen.sampling import SamplingSettings, UnitProgress, UnitSampler
 from raygen.sampling.progress import Reporter
 from raygen.store import Run
+from raygen.store.states import UnitState
 
 LENET = load_network(NetworkSettings(weights="random"))
 FEW = SamplingSettings(steps=2, warm_up=4, chains=2, draws=2, thin=2, sigma=1.0, tilt=3.0, batch=4)
@@ -146,6 +149,70 @@ def test_a_units_own_failure_leaves_no_state(tmp_path):
     with pytest.raises(StoppedError):
         sample_unit(run, sampler(), run.plan[0], fail, save_every=1e6)
     assert run.location.names("state") == []
+
+
+def test_a_units_last_state_is_saved_for_another_thread_while_the_unit_goes_on(tmp_path, undisturbed):
+    run, counted = begin(tmp_path / "run"), []
+    unit = run.plan[0]
+    keeper = StateKeeper(run, unit, 1e6)
+    asked, answered, refusals = threading.Event(), threading.Event(), []
+
+    def save():
+        asked.wait(60)
+        refusals.extend([keeper.save_last(), keeper.save_last()])
+        answered.set()
+
+    other = threading.Thread(target=save)
+    other.start()
+
+    def ask_after_five(progress):
+        counted.append(progress)
+        if len(counted) == 5:
+            asked.set()
+            assert answered.wait(60)
+            shutil.copytree(tmp_path / "run", tmp_path / "left")
+
+    sample_unit(run, sampler(), unit, ask_after_five, keeper=keeper)
+    other.join()
+    assert refusals == ["", ""]
+    assert run.samples(unit).equals(undisturbed[0].samples(unit)) and run.location.names("state") == []
+    left, rest = begin(tmp_path / "left"), []
+    sample_unit(left, sampler(), unit, rest.append)
+    assert len(rest) == len(counted) - 4  # the fifth was made, and is told before it is kept
+    assert left.samples(unit).equals(undisturbed[0].samples(unit))
+
+
+def test_a_state_that_is_saved_while_another_process_commits_the_unit_is_not_left_behind(tmp_path, monkeypatch):
+    run = begin(tmp_path / "run")
+    unit, written = run.plan[0], []
+    write = UnitState.write
+
+    def write_late(self, arrays):
+        if not written:
+            sample_unit(run, sampler(), unit, save_every=0)  # the other one, which commits
+        written.append(write(self, arrays))
+
+    monkeypatch.setattr(UnitState, "write", write_late)
+
+    def stop(progress):
+        if progress.fraction > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample_unit(run, sampler(), unit, stop, save_every=1e6)
+    assert len(written) == 1 and committed(run) == {unit.name}
+    assert run.location.names("state") == []
+
+
+def test_a_storage_that_refuses_the_last_state_is_told_and_costs_no_sample(tmp_path, caplog):
+    run, said = begin(tmp_path / "run"), []
+    unit = run.plan[0]
+    (tmp_path / "run" / "state").write_text("a file where the folder should be")
+    keeper = StateKeeper(run, unit, 1e6)
+    assert keeper.save_last() == ""  # nothing is there to be saved
+    sample_unit(run, sampler(), unit, lambda progress: said.append(keeper.save_last()), keeper=keeper)
+    assert said[0] == "" and "cannot be written" in said[1]
+    assert committed(run) == {unit.name} and "is not saved" in caplog.text
 
 
 def test_the_order_of_the_units_decides_nothing(tmp_path, undisturbed):
