@@ -42,7 +42,7 @@ def session(address: str | None = None) -> Iterator[None]:
         UnfinishedError: if Ray dies within the block. (The process ends with it where the block hangs in Ray.)
     """
     if ray.is_initialized():
-        with _unwrapped():
+        with unwrapped():
             yield
         return
     # Ray reads these when it starts: it sends no usage statistics.
@@ -63,7 +63,7 @@ def session(address: str | None = None) -> Iterator[None]:
             _start(where)
             if where != "local":
                 _watch_joined(lifeline, endpoint)
-            with _unwrapped():
+            with unwrapped():
                 yield
     finally:
         lifeline.cut()
@@ -103,7 +103,7 @@ class _Job(JobConfig):
 
 
 @contextmanager
-def _unwrapped() -> Iterator[None]:
+def unwrapped() -> Iterator[None]:
     """Raise what a signal's handler raises as it is: where Ray waits, compiled code wraps it in a SystemError."""
     try:
         yield

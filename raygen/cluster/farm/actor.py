@@ -12,7 +12,7 @@ import torch
 from raygen.errors import RaygenError, StoreError
 from raygen.networks import Network
 from raygen.process import keep_freed_memory
-from raygen.runs import UnitReport, sample_unit
+from raygen.runs import StateKeeper, UnitReport, sample_unit
 from raygen.sampling import Profile, SamplingSettings, Source, UnitProgress, UnitSampler
 from raygen.store import Run, Unit
 
@@ -38,9 +38,15 @@ class FarmActor:
         """Return how far the current unit is; answered while it runs."""
         return self._progress
 
+    def save(self) -> str:
+        """Save the current unit's last state, while it runs; return why that failed, or nothing."""
+        return ""
+
 
 class SamplingActor(FarmActor):
     """Samples one unit at a time, commits it, and returns a few numbers."""
+
+    _keeper: StateKeeper | None = None
 
     def __init__(
         self,
@@ -67,12 +73,20 @@ class SamplingActor(FarmActor):
         def note(progress: UnitProgress) -> None:
             self._progress = number, progress
 
+        self._keeper = StateKeeper(self._run, unit, self._save_every)
         try:
-            return sample_unit(self._run, self._sampler, unit, note, save_every=self._save_every)
+            return sample_unit(self._run, self._sampler, unit, note, keeper=self._keeper)
         except StoreError:
             raise  # storage may be back by the next try
         except RaygenError as error:
             return str(error)
+        finally:
+            self._keeper = None  # of a unit that has ended there is nothing to save
+
+    def save(self) -> str:
+        """Save the current unit's last state, while it runs; return why that failed, or nothing."""
+        keeper = self._keeper
+        return "" if keeper is None else keeper.save_last()
 
 
 @dataclass(frozen=True)
@@ -93,7 +107,7 @@ class ActorKind:
     def factory(self) -> Any:
         """Return what makes remote ones."""
         remote: Any = ray.remote  # its stubs do not know classes with options
-        # Progress is answered beside the unit that runs; only the scheduler restarts actors.
+        # Progress is answered, and a state saved, beside the unit that runs; only the scheduler restarts actors.
         return remote(num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=0, concurrency_groups={"progress": 1})(
             self.actor
         )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import RayError
 
-Kind = Literal["ready", "sample", "progress"]
+Kind = Literal["ready", "sample", "progress", "save"]
 
 
 @dataclass(frozen=True, slots=True)

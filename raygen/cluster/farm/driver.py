@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError, TaskCancelledError
 
+from raygen.cluster.connection import unwrapped
 from raygen.cluster.farm.actor import ActorKind, Progress
 from raygen.cluster.farm.calls import Call, Calls
 from raygen.cluster.farm.events import (
@@ -31,10 +33,13 @@ from raygen.cluster.farm.pool import PoolSize
 from raygen.cluster.farm.progress import FarmProgress
 from raygen.cluster.farm.queue import DONE, IN_FLIGHT, WAITING, UnitQueue
 from raygen.cluster.farm.scheduler import Scheduler
+from raygen.cluster.lifeline import Lost
 from raygen.cluster.machines import Machines, is_alive
 from raygen.runs import FarmReport, UnitReport
 from raygen.sampling import UnitProgress
 from raygen.store import Unit
+
+log = logging.getLogger(__name__)
 
 _TICK = 0.5
 """Seconds between two looks at the actors' progress."""
@@ -44,6 +49,9 @@ _ASKED = 200
 
 _AWAKE = 10.0
 """Seconds of the clock between two steps, at most: after more, the driver was asleep, and no actor was slow."""
+
+_SAVING = 10.0
+"""Seconds that the actors have to save their units when the farm is stopped: a scheduler kills soon after it asks."""
 
 
 @dataclass(slots=True)
@@ -85,21 +93,52 @@ class Farm:
         self._now, self._seen = 0.0, time.monotonic()
 
     def run(self, on_progress: Callable[[FarmReport], None]) -> FarmReport:
-        """Work until every unit is done or set aside; return the final report. However it ends, no actor is left."""
-        start = last = time.monotonic()
+        """Work until every unit is done or set aside; return the final report. However it ends, no actor is left.
+
+        A request to stop, an exception that is no ``Exception``, first lets the actors save the units that they are at.
+        """
+        start = time.monotonic()
         try:
-            self._act(self._scheduler.begin())
-            while not self._scheduler.finished:
-                for call, outcome in self._calls.collect(_TICK):
-                    self._take_outcome(call, outcome)
-                if time.monotonic() - last >= _TICK:
-                    last = time.monotonic()
-                    self._tick()
-                    on_progress(self._report(last - start))
+            with unwrapped():
+                self._work(start, on_progress)
+        except BaseException as error:
+            # Of a dead Ray nothing can be asked; after a failure of the driver's own the units may be someone else's.
+            if not isinstance(error, Exception | Lost):
+                self._save_units()
+            raise
         finally:
             for actor in self._actors.values():
                 ray.kill(actor.handle)
         return self._report(time.monotonic() - start)
+
+    def _work(self, start: float, on_progress: Callable[[FarmReport], None]) -> None:
+        last = start
+        self._act(self._scheduler.begin())
+        while not self._scheduler.finished:
+            for call, outcome in self._calls.collect(_TICK):
+                self._take_outcome(call, outcome)
+            if time.monotonic() - last >= _TICK:
+                last = time.monotonic()
+                self._tick()
+                on_progress(self._report(last - start))
+
+    def _save_units(self) -> None:
+        """Let each actor save its unit, and end it; warn of those that did not manage in time."""
+        calls = Calls()  # what was waited for may have been interrupted anywhere
+        left = {number: actor for number, actor in self._actors.items() if actor.machine}
+        for number, actor in left.items():
+            calls.add(Call(number, "save"), _beside(actor.handle.save))
+        refusals: list[str] = []
+        deadline = time.monotonic() + _SAVING
+        while left and (seconds := deadline - time.monotonic()) > 0:
+            for call, outcome in calls.collect(seconds):
+                ray.kill(left.pop(call.actor).handle)
+                if outcome:
+                    refusals.append(outcome if isinstance(outcome, str) else _line(outcome))
+        refusals += [f"no answer within {_SAVING:g} s"] * len(left)
+        if refusals:
+            log.warning("%d of %d actors did not save the last state of their unit: %s",
+                        len(refusals), len(self._actors), refusals[0])  # fmt: skip
 
     def _clock(self) -> float:
         now = time.monotonic()
@@ -115,7 +154,7 @@ class Farm:
         for number in list(islice(self._turns, _ASKED)):
             self._turns[number] = self._turns.pop(number)  # to the end
             if self._actors[number].machine and not self._calls.waits_for(call := Call(number, "progress")):
-                self._calls.add(call, _ask_progress(self._actors[number].handle))
+                self._calls.add(call, _beside(self._actors[number].handle.progress))
 
     def _drains(self, actor: _Actor) -> bool:
         return actor.machine in self._machines.draining
@@ -214,8 +253,9 @@ class Farm:
         return units.values()
 
 
-def _ask_progress(handle: Any) -> Any:
-    return handle.progress.options(concurrency_group="progress").remote()
+def _beside(method: Any) -> Any:
+    """Call an actor's method beside the unit that runs."""
+    return method.options(concurrency_group="progress").remote()
 
 
 def _line(error: Exception) -> str:
