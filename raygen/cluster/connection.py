@@ -57,6 +57,8 @@ def session(address: str | None = None) -> Iterator[None]:
     endpoint = _endpoint(where)
     if endpoint is not None:
         _check_answer(where, *endpoint)
+    elif where.startswith("ray://"):  # Ray itself tries for half a minute
+        raise SettingsError(f"{where} lacks host or port", where="address", right="give both, as in ray://head:10001")
     lifeline = Lifeline(own_parts() if where == "local" else [head_part(*endpoint)] if endpoint else [])
     try:
         with lifeline, _no_obituaries():
@@ -178,8 +180,8 @@ def _host(address: str) -> str:
 
 
 def _endpoint(address: str) -> tuple[str, int] | None:
-    """Return an address's host and port; None where it has not both."""
-    host, port = _host(address), address.rpartition(":")[2]
+    """Return an address's host and port; None where it has not both. IPv6 addresses stand in brackets."""
+    host, port = _host(address).strip("[]"), address.rpartition(":")[2]
     return (host, int(port)) if host and port.isdecimal() else None
 
 

@@ -334,15 +334,32 @@ def test_a_checkpoint_whose_description_is_damaged_is_refused(call: Call) -> Non
     )
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", pytest.param("nonsense", marks=pytest.mark.slow)])
-def test_an_address_of_no_cluster_is_refused(address: str, launcher: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("127.0.0.1:1", "ConnectionRefusedError"),
+        pytest.param("[::1]:1", "ConnectionRefusedError", marks=pytest.mark.slow),
+        pytest.param("nonsense", "ValueError", marks=pytest.mark.slow),
+    ],
+)
+def test_an_address_of_no_cluster_is_refused(address: str, reason: str, launcher: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = ["sample", "--out", out, "--nodes", "conv1:0", "--weights", "random", "--address", address]
     done = launcher.run(sys.executable, "-m", "raygen", *command)
     assert done.returncode == 2, done.stderr
     assert re.fullmatch(
-        rf"raygen: address: no Ray cluster answers at {address} \(.+\); give a running.*\n", done.stderr
+        rf"raygen: address: no Ray cluster answers at {re.escape(address)} \({reason}: .+\); give a running.*\n",
+        done.stderr,
     )
+
+
+@pytest.mark.parametrize("address", ["ray://nowhere", pytest.param("ray://nowhere:", marks=pytest.mark.slow)])
+def test_an_address_without_a_port_is_refused_before_ray_tries_it(address: str, launcher: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = ["sample", "--out", out, "--nodes", "conv1:0", "--weights", "random", "--address", address]
+    done = launcher.run(sys.executable, "-m", "raygen", *command)
+    line = f"raygen: address: {address} lacks host or port; give both, as in ray://head:10001\n"
+    assert (done.returncode, done.stderr) == (2, line)
 
 
 @pytest.mark.slow
