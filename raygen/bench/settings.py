@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from raygen.data import DataSettings
 from raygen.networks import NetworkSettings
+from raygen.sampling import SamplingSettings
 from raygen.settings import Settings
 from raygen.training import Precision
 
@@ -72,6 +73,38 @@ class NodesBenchSettings(NetworkSettings):
     rounds: int = Field(5, ge=1, description=_ROUNDS)
     threads: int | None = Field(None, ge=1, description=_CORES)
     device: Literal["cpu", "cuda"] = Field("cpu", description="where it runs")
+
+
+class LegibilityBenchSettings(NetworkSettings, DataSettings, SamplingSettings):
+    """What ``raygen bench legibility`` makes and measures; the data are the natural images."""
+
+    nodes: str = Field(description='nodes, as raygen sample takes them: "classifier.1:ostrich,orange"')
+    second_network: str = Field(description="network that judges the images, by name, as network")
+    out: str = Field(min_length=1, description="folder for the table and for a sheet of each kind of images")
+    second_weights: str | None = Field(None, description="its weights, as weights")
+    second_input_size: PositiveInt | None = Field(None, description="side of its square input, in pixels")
+    second_mean: tuple[float, ...] | None = Field(
+        None, description="mean of each of its input channels, for pixels from 0 to 1"
+    )
+    second_std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+        None, description="divisor of each of its input channels, for pixels from 0 to 1"
+    )
+    gradients_each: int | None = Field(
+        None, ge=1, description="gradients of each image of the optimiser; if not set, as many as a chain's"
+    )
+    questions: int = Field(
+        10, ge=1, description="strongly and weakly exciting natural images that a node's score is asked with, each"
+    )
+    threads: int | None = Field(None, ge=1, description=_CORES)
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where it runs")
+
+    def second(self) -> NetworkSettings:
+        """Return what is said of the second network."""
+        prefix = "second_"
+        given = {name: getattr(self, name) for name in self.model_fields_set if name.startswith(prefix)}
+        return NetworkSettings.parse(
+            {name.removeprefix(prefix): value for name, value in given.items()}, where="the second network"
+        )
 
 
 class TrainingBenchSettings(DataSettings):

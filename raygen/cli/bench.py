@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from raygen import bench as benches
 from raygen.bench import (
     FarmBenchSettings,
     KernelsBenchSettings,
+    LegibilityBenchSettings,
     NodesBenchSettings,
     SamplerBenchSettings,
     Table1Settings,
@@ -24,7 +25,7 @@ from raygen.cli.options import SettingsCommand, configured
 from raygen.cli.tables import table
 
 if TYPE_CHECKING:
-    from raygen.bench import Result
+    from raygen.bench import KindMeasured, Result
 
 _json = click.option("--json", "as_json", is_flag=True, help="print one JSON object a line")
 
@@ -87,6 +88,24 @@ def nodes(settings: NodesBenchSettings, *, as_json: bool) -> None:
 
 @bench.command(cls=SettingsCommand)
 @_json
+@configured(LegibilityBenchSettings)
+def legibility(settings: LegibilityBenchSettings, *, as_json: bool) -> None:
+    """Measure how legible the samples of nodes are.
+
+    Samples nodes, and makes images of them with an optimiser of Lucent's kind: with as many gradients, and in as much
+    time. Shows what a second network makes of either and of natural images: ranks of the class, diversity, and the
+    machine interpretability score. Keeps the table and a sheet of each kind of images in --out.
+    """
+    found = list(_kinds(benches.bench_legibility(settings), quiet=as_json))
+    if as_json:
+        baseline = next(each for each in found if each.kind == benches.OPTIMISER)
+        _print("legibility", (result for each in found for result in benches.as_results(each, baseline)), as_json=True)
+    else:
+        click.echo(table(benches.HEADER, [benches.cells(each) for each in found]))
+
+
+@bench.command(cls=SettingsCommand)
+@_json
 @configured(TrainingBenchSettings)
 def training(settings: TrainingBenchSettings, *, as_json: bool) -> None:
     """Compare what training costs.
@@ -117,6 +136,22 @@ def _print(name: str, results: Iterable[Result], *, as_json: bool) -> None:
     found = _watch(name, results)
     rows = [(each.case, _figure(each.value), each.unit, _figure(each.baseline), f"{each.ratio:.3f}") for each in found]
     click.echo(table(("case", "value", "unit", "baseline", "ratio"), rows))
+
+
+def _kinds(kinds: Iterable[KindMeasured], *, quiet: bool) -> Iterator[KindMeasured]:
+    """Show each kind of images as soon as it is measured, unless ``quiet``."""
+    display = None if quiet else Display(sys.stderr)
+    if display is not None:
+        display.stage("bench legibility")
+    try:
+        for found in kinds:
+            if display is not None:
+                named = zip(benches.HEADER[1:], benches.cells(found)[1:], strict=True)
+                display.say(f"{found.kind}: {', '.join(f'{name} {value}' for name, value in named)}")
+            yield found
+    finally:
+        if display is not None:
+            display.close()
 
 
 def _watch(name: str, results: Iterable[Result]) -> list[Result]:

@@ -15,7 +15,7 @@ import yaml
 from manual_pages import MANUAL, ROOT, Block, Page, commands, manual_pages, options, read_page
 from PIL import Image
 
-from raygen.bench import Table1Settings
+from raygen.bench import LegibilityBenchSettings, Table1Settings
 from raygen.cli import main
 from raygen.config import (
     DemoConfig,
@@ -86,7 +86,7 @@ def run(words: list[str], block: Block) -> None:
 CONFIGS: dict[str, type[Settings]] = {
     "demo": DemoConfig, "pipeline": PipelineConfig, "pretrain": PretrainConfig, "nodes": NodesConfig,
     "reference": ReferenceConfig, "tune": TuneConfig, "sample": SampleConfig, "gallery": GalleryConfig,
-    "bench table1": Table1Settings,
+    "bench table1": Table1Settings, "bench legibility": LegibilityBenchSettings,
 }  # fmt: skip
 
 

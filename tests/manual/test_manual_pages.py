@@ -17,7 +17,7 @@ README = read_page(ROOT / "README.md")
 PICTURE = MANUAL / "samples.png"
 PLACEHOLDERS = {"COMMAND", "NAME", "TOPIC"}
 
-_COMMAND = r"raygen (?P<command>[a-zA-Z]+)(?: (?P<part>farm|kernels|nodes|sampler|table1|training)\b)?"
+_COMMAND = r"raygen (?P<command>[a-zA-Z]+)(?: (?P<part>farm|kernels|legibility|nodes|sampler|table1|training)\b)?"
 # A command is named at the beginning of a piece of code, or behind && in a line.
 _MENTION = re.compile(rf"(?:(?<=`)|^|(?<=/)){_COMMAND}|(?<=jobs/)(?P<job>\w+)\.py|(?<![\w-])--[a-z]", re.MULTILINE)
 _LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
