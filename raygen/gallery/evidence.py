@@ -20,7 +20,8 @@ Images = list[list[bytes]]
 
 _OF_THE_NODE = (
     "node", "layer", "channel", "class_name", "tilt", "contrast",
-    "r_hat", "r_hat_nested", "ess_bulk", "trajectories", "stop_reason", "log_z", "log_z_error", "dead", "barrier",
+    "r_hat", "r_hat_nested", "ess_bulk", "trajectories", "stop_reason", "log_z", "log_z_error", "dead",
+    "barrier",
 )  # fmt: skip
 """Columns that are the same for all samples of a node."""
 
