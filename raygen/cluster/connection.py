@@ -16,8 +16,7 @@ import ray
 from ray._private import node, ray_constants, utils, worker
 from ray.job_config import JobConfig
 
-from raygen.cluster.lifeline import Lifeline, Part, head_part, head_pulse, own_parts, own_pulse, raylet_part
-from raygen.cluster.pulse import GCS, RAYLET
+from raygen.cluster.lifeline import Lifeline, head_part, own_parts, raylet_part
 from raygen.errors import SettingsError
 from raygen.text import without_secrets
 
@@ -40,7 +39,7 @@ def session(address: str | None = None) -> Iterator[None]:
 
     Raises:
         SettingsError: if there is no cluster at the address.
-        UnfinishedError: if Ray dies or hangs within the block. (The process ends with it where the block hangs in Ray.)
+        UnfinishedError: if Ray dies within the block. (The process ends with it where the block hangs in Ray.)
     """
     if ray.is_initialized():
         with unwrapped():
@@ -60,18 +59,17 @@ def session(address: str | None = None) -> Iterator[None]:
         _check_answer(where, *endpoint)
     elif where.startswith("ray://"):  # Ray itself tries for half a minute
         raise SettingsError(f"{where} lacks host or port", where="address", right="give both, as in ray://head:10001")
-    lifeline = Lifeline(own_parts() if where == "local" else _head_parts(endpoint))
+    lifeline = Lifeline(own_parts() if where == "local" else [head_part(*endpoint)] if endpoint else [])
     try:
         with lifeline, _no_obituaries():
             _start(where)
-            for part in _parts_found(where, endpoint):
-                lifeline.add(part)
+            if where != "local":
+                _watch_joined(lifeline, endpoint)
             with unwrapped():
                 yield
     finally:
         lifeline.cut()
-        with lifeline.leaving():
-            ray.shutdown()
+        ray.shutdown()
         lifeline.close()
 
 
@@ -86,20 +84,13 @@ def _start(where: str) -> None:
         raise _failure(where, error) from None
 
 
-def _head_parts(endpoint: tuple[str, int] | None) -> list[Part]:
-    return [head_part(*endpoint), head_pulse(*endpoint)] if endpoint else []
-
-
-def _parts_found(where: str, endpoint: tuple[str, int] | None) -> list[Part]:
-    """Return what is to be watched besides, and is known once the connection is there."""
+def _watch_joined(lifeline: Lifeline, endpoint: tuple[str, int] | None) -> None:
     joined: Any = worker._global_node
     if joined is None:  # behind ray://, where Ray's other processes are none of this process's
-        return []
-    raylet = own_pulse(RAYLET, joined.node_ip_address, joined.node_manager_port)
-    head = _endpoint(joined.gcs_address)
-    if where == "local":
-        return [raylet, *([own_pulse(GCS, *head)] if head else [])]
-    return [*([] if endpoint else _head_parts(head)), raylet_part(joined.raylet_socket_name), raylet]
+        return
+    if endpoint is None and (found := _endpoint(joined.gcs_address)) is not None:
+        lifeline.add(head_part(*found))
+    lifeline.add(raylet_part(joined.raylet_socket_name))
 
 
 class _Job(JobConfig):

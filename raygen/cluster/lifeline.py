@@ -1,7 +1,7 @@
 """What a driver's connection to Ray hangs on: the head's GCS, and Ray's process on this machine, the raylet.
 
-When one of them dies or hangs, Ray itself waits for a minute and ends the process, or fails somewhere else. Here both
-are watched, so that the work ends soon, with an error that says what happened.
+When one of them dies, Ray itself waits for a minute and ends the process, or fails somewhere else. Here both are
+watched, so that the work ends at once, with an error that says what died.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Protocol
 
 import psutil
 
-from raygen.cluster.pulse import GCS, NAMES, RAYLET, Pulse
 from raygen.errors import RaygenError, UnfinishedError
 
 _LOOK = 0.2
@@ -33,11 +31,10 @@ _AGAIN = 1.0
 _GRACE = 7.0
 """Seconds that the work has to end in after a death; where it hangs in Ray, the process is ended."""
 
-_LEAVE = 15.0
-"""Seconds that a Ray of this process's own has to be shut down in order."""
-
 _PATIENCE = 2.0
 """Seconds that a head refuses connections before it is taken for dead; more where Ray is set to wait for it."""
+
+_GCS, _RAYLET = "gcs_server", "raylet"
 
 _RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 """Ray's own variable, set where a head is to be restarted under the work, as KubeRay does."""
@@ -58,11 +55,9 @@ class Part(Protocol):
 
     Attributes:
         name: for the user.
-        end: what has happened to one that is not alive.
     """
 
     name: str
-    end: str
 
     def is_alive(self) -> bool:
         """Whether it is alive, as far as is known."""
@@ -80,8 +75,6 @@ class Child:
         name: for the user.
         program: its file's name.
     """
-
-    end = "died"
 
     def __init__(self, name: str, program: str) -> None:
         self.name = name
@@ -124,8 +117,6 @@ class Peer:
         patience: seconds without a connection after which it is taken for dead; a server may close one that is idle.
     """
 
-    end = "died"
-
     def __init__(self, name: str, address: tuple[str, int] | str, patience: float = 0.0) -> None:
         self.name = name
         self._address = address
@@ -155,7 +146,7 @@ class Peer:
 
 
 class Lifeline:
-    """Ends the block when a part that the connection hangs on dies, or hangs.
+    """Ends the block when a part that the connection hangs on dies.
 
     Args:
         parts: that are known before the connection is made.
@@ -169,7 +160,7 @@ class Lifeline:
     def __init__(self, parts: list[Part]) -> None:
         self._parts = parts
         self._looking = threading.Lock()
-        self._dead: Part | None = None
+        self._dead = ""
         self._within, self._over = True, threading.Event()
         self._owner = threading.get_ident()
         self._in_main = threading.current_thread() is threading.main_thread()
@@ -191,10 +182,6 @@ class Lifeline:
         while isinstance(error, Exception) and not self._look() and time.monotonic() < deadline:
             time.sleep(_LOOK)
         self._within = False
-        # Before Ray's end, of which an open connection would tell.
-        with self._looking:
-            for part in self._parts:
-                part.close()
         if self._dead and isinstance(error, Lost | Exception):
             raise self._error() from None
 
@@ -209,42 +196,25 @@ class Lifeline:
         Args:
             whole: end the GCS too, without which Ray cannot be shut down in order.
         """
-        if self._dead is not None:
-            self._kill(RAYLET, *([GCS] if whole else []))
-
-    @contextlib.contextmanager
-    def leaving(self) -> Iterator[None]:
-        """Shut Ray down within the block: what this process started of it is ended where that hangs."""
-        timer = threading.Timer(_LEAVE, self._kill, (GCS, RAYLET))
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+        for part in self._parts if self._dead else []:
+            if isinstance(part, Child) and (whole or part.program == _RAYLET):
+                part.kill()
 
     def close(self) -> None:
-        """Wait no more for the end of the work."""
+        """Watch no more, neither the parts nor whether the work ends."""
         self._within = False
         self._over.set()
         self._thread.join()
         if self._in_main:
             signal.signal(_SIGNAL, self._handler)  # type: ignore[arg-type]
+        for part in self._parts:
+            part.close()
 
     def _look(self) -> bool:
         with self._looking:
-            if self._dead is None and self._within:
-                self._dead = next((part for part in self._parts if not part.is_alive()), None)
-                # What hangs would hold up the rest, and what is dead is known to Ray.
-                if isinstance(self._dead, Pulse):
-                    self._kill(self._dead.program)
-            return self._dead is not None
-
-    def _kill(self, *programs: str) -> None:
-        """End processes, by their files' names, that this process has started."""
-        for part in self._parts:
-            if isinstance(part, Child) and part.program in programs:
-                part.kill()
+            if not self._dead:
+                self._dead = next((part.name for part in self._parts if not part.is_alive()), "")
+            return bool(self._dead)
 
     def _watch(self) -> None:
         while self._within and not self._look():
@@ -272,10 +242,8 @@ class Lifeline:
             raise Lost
 
     def _error(self) -> UnfinishedError:
-        assert self._dead is not None
         return UnfinishedError(
-            f"Ray's {self._dead.name} {self._dead.end}; "
-            "what is finished is kept, and the same command continues from there"
+            f"Ray's {self._dead} died; what is finished is kept, and the same command continues from there"
         )
 
     def _end(self) -> None:
@@ -289,37 +257,20 @@ class Lifeline:
 
 def own_parts() -> list[Part]:
     """Return the parts of a Ray that this process is about to start."""
-    return [Child(NAMES[program], program) for program in (GCS, RAYLET)]
+    return [Child("head process (GCS)", _GCS), Child("process on this machine (raylet)", _RAYLET)]
 
 
 def head_part(host: str, port: int) -> Part:
     """Return the head of a cluster."""
-    return Peer(_head(host, port), (host, port), _head_patience())
+    patience = _PATIENCE
+    with contextlib.suppress(ValueError):
+        patience = max(patience, float(os.environ.get(_RECONNECT, "")))
+    return Peer(f"head (GCS) at {host}:{port}", (host, port), patience)
 
 
 def raylet_part(path: str) -> Part:
     """Return the process of a cluster on this machine, by the path of its socket."""
-    return Peer(NAMES[RAYLET], path)
-
-
-def head_pulse(host: str, port: int) -> Part:
-    """Return whether the head of a cluster answers."""
-    return Pulse(_head(host, port), GCS, (host, port), _head_patience())
-
-
-def own_pulse(program: str, host: str, port: int) -> Part:
-    """Return whether one of Ray's processes on this machine answers."""
-    return Pulse(NAMES[program], program, (host, port))
-
-
-def _head(host: str, port: int) -> str:
-    return f"head (GCS) at {host}:{port}"
-
-
-def _head_patience() -> float:
-    with contextlib.suppress(ValueError):
-        return max(_PATIENCE, float(os.environ.get(_RECONNECT, "")))
-    return _PATIENCE
+    return Peer("process on this machine (raylet)", path)
 
 
 def _connect(address: tuple[str, int] | str) -> socket.socket:

@@ -1,4 +1,4 @@
-"""Ray's own processes killed, or hung, under the commands: one line that says which, and the same command goes on."""
+"""Ray's own processes killed under the commands: one line that says what died, and the same command goes on."""
 
 import contextlib
 import json
@@ -24,7 +24,6 @@ from raygen.store import Run
 
 SAMPLING = {"nodes": "conv1:0-5", "chains": 2, "draws": 120, "thin": 8, "warm_up": 8, "steps": 4, "batch": 1}
 SAMPLING |= {"network": "lenet", "weights": "random", "reference": "white", "seed": 2}
-LONG = {**SAMPLING, "nodes": "conv1:0", "draws": 4000, "save_every": 1, "actors": 1}
 TRAINING = {"limit": 300, "epochs": 6, "generative_epochs": 3, "workers": 2, "seed": 4}
 TUNING = {"nodes": "conv1:0-2", "chains": 2, "draws": 200, "thin": 4, "warm_up": 4, "steps": 4, "seed": 6}
 TUNING |= {"contrasts": [1.0, 3.0], "step_sizes": [0.1, 0.3]}
@@ -47,23 +46,9 @@ def kill(process: "subprocess.Popen[str]", program: str, moment: Callable[[], bo
     wait_until(lambda: bool(find(process, program)), process)
     wait_until(moment, process)
     find(process, program)[0].kill()
-    check_line(process, f"{NAMES[program]} died")
-
-
-def hang(process: "subprocess.Popen[str]", program: str, moment: Callable[[], bool]) -> None:
-    """Stop Ray's process, which is not ended, at a moment; see that the command says so in one line."""
-    wait_until(lambda: bool(find(process, program)), process)
-    wait_until(moment, process)
-    find(process, program)[0].suspend()
-    check_line(process, f"{NAMES[program]} hangs, it has answered nothing for 20 s")
-
-
-def check_line(process: "subprocess.Popen[str]", what: str) -> None:
-    """See that a command ends with one line and its status, before Ray's own minute is over."""
-    start = time.monotonic()
+    # Ray itself would wait for a minute.
     _, err = process.communicate(timeout=50)
-    print(f"left after {time.monotonic() - start:.1f} s")
-    line = f"raygen: Ray's {what}; what is finished is kept, and the same command continues from there\n"
+    line = f"raygen: Ray's {NAMES[program]} died; what is finished is kept, and the same command continues from there\n"
     assert (err, process.returncode) == (line, 3)
 
 
@@ -128,76 +113,6 @@ def test_a_training_whose_ray_dies_goes_on_after_its_last_epoch(program: str, la
     finish(launcher, "pretrain", file)
     epochs = [json.loads(line)["epoch"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert epochs == [1, 2, 3, 4, 5, 6]
-
-
-@pytest.fixture(scope="module")
-def undisturbed_long(launcher_at: Callable[[Path], Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What takes longer to sample than it takes to see that Ray hangs."""
-    folder = tmp_path_factory.mktemp("long")
-    finish(launcher_at(folder), "sample", config(folder, **LONG, local=True))
-    return tables(folder / "run")
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize("program", NAMES)
-def test_sampling_whose_ray_hangs_says_so_in_one_line_leaves_no_process_and_goes_on_to_the_same_samples(
-    program: str, launcher: Any, tmp_path: Path, undisturbed_long: dict[str, Any]
-) -> None:
-    file, state = config(tmp_path, **LONG), tmp_path / "run" / "state"
-    process = launcher.raygen("sample", "--config", file)
-    hang(process, program, lambda: state.is_dir() and any(state.iterdir()))
-    wait_until(lambda: not launcher.alive())
-    finish(launcher, "sample", file)
-    assert tables(tmp_path / "run") == undisturbed_long
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize("program", NAMES)
-def test_a_command_whose_cluster_hangs_says_so_in_one_line(program: str, launcher: Any, tmp_path: Path) -> None:
-    with listening() as server:
-        port = server.getsockname()[1]
-    state = tmp_path / "run" / "state"
-    start = ["start", "--head", "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1", "--include-dashboard=false"]
-    with launcher.start(sys.executable, "-m", "ray.scripts.scripts", *start, f"--port={port}") as head:
-        try:
-            wait_until(lambda: takes_connections(port) and bool(find(head, "raylet")), head)
-            address = f"127.0.0.1:{port}"
-            process = launcher.raygen("sample", "--config", config(tmp_path, **LONG), "--address", address)
-            wait_until(lambda: state.is_dir() and any(state.iterdir()), process)
-            find(head, program)[0].suspend()
-            name = NAMES[program] if program == "raylet" else f"head (GCS) at {address}"
-            check_line(process, f"{name} hangs, it has answered nothing for 20 s")
-        finally:
-            launcher.end()
-
-
-LEAVING = """
-import sys
-import psutil
-from raygen.cluster import session
-with session():
-    import ray
-    ray.get(ray.remote(lambda: 1).remote())
-    [each.suspend() for each in psutil.Process().children() if each.name() == sys.argv[1]]
-print("done")
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(200)
-@pytest.mark.parametrize("program", NAMES)
-def test_a_ray_of_ones_own_that_hangs_when_the_work_is_done_costs_nothing_but_time(program: str, launcher: Any) -> None:
-    done = launcher.run(sys.executable, "-c", LEAVING, program, timeout=150)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
-    wait_until(lambda: not launcher.alive())
-
-
-def takes_connections(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
-        return True
-    return False
 
 
 def listening() -> socket.socket:
