@@ -134,7 +134,7 @@ class SamplingSettings(TiltingSettings, ChainSettings, HmcSettings):
         For colour images these are ``PHOTOGRAPHS``. Where the user describes a reference, only its sigma is filled
         in: the paper's 10 is for pixels from 0 to 255, not for normalised ones.
         """
-        given = self.model_fields_set
+        given = {name for name in self.model_fields_set if getattr(self, name) is not None}
         if channels != 3:
             return self
         if given & _REFERENCE:
@@ -153,6 +153,9 @@ class SamplingSettings(TiltingSettings, ChainSettings, HmcSettings):
     def _fit_together(self) -> Self:
         if self.superchains is not None:
             check_superchains(self.superchains, self.chains)
+            if self.resample:
+                raise SettingsError("resample with superchains, whose chains keep to themselves", where="resample",
+                                    right="leave one of them out")  # fmt: skip
         if self.longest < self.iterations:
             raise SettingsError(f"budget = {self.budget} for {self.draws} draws, each {self.thin} trajectories",
                                 where="budget", right=f"give at least {self.iterations}, or fewer draws")  # fmt: skip

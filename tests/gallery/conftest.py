@@ -121,6 +121,7 @@ def rows_of(layer: LayerOf, unit: Unit) -> pa.Table:
             "r_hat": 1 + channel / 100,
             "ess_bulk": 100.0 + channel,
             "converged": channel % 2 == 0,
+            "barrier": 3.25,
             "seed": 7,
             **(mean_of(layer, channel, chain) if draw == layer.draws - 1 else {}),
         }

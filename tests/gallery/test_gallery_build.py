@@ -56,6 +56,10 @@ def test_every_layer_and_node_has_its_page_at_its_address(make, layer_of):
         f"conv2/{channel}.html" for channel in range(9)
     }
     assert "conv2:7" in pages["conv2/7.html"].text
+    means = {node["means"] for layer in index_of(run)["layers"] for node in layer["nodes"]}
+    assert len(means) == 11 and all((Path(summary.index).parent / name).is_file() for name in means)
+    assert "7.mean.png" in pages["conv2/7.html"].links and "Means of the chains" in pages["conv2/7.html"].text
+    assert re.search(r"barrier \(Lambda\)\s*3\.25", pages["conv2/7.html"].text)
     assert "zero" in pages["ip2/index.html"].text
 
 

@@ -320,6 +320,32 @@ def test_the_mean_of_a_converged_conv_node_is_that_of_the_closed_form_and_stands
     assert len(means) == 2 and rows[0]["r_hat"] < 1.1
 
 
+def test_a_score_over_views_stands_beside_the_plain_score_of_the_same_image():
+    row = sampler(few(views=4, bounded=True)).sample(unit("ip2", 1)).to_pylist()[0]
+    shown = torch.from_numpy(np.array(Image.open(io.BytesIO(row["image"]["bytes"])))).float()[None, None] / 255
+    plain = float(LENET.module((shown - LENET.pixels(torch.zeros(1, 1, 1, 1))) / scale_of(LENET))[0, 1])
+    assert (row["views"], row["reference"]) == (4, "bounded white")
+    assert row["plain_score"] == pytest.approx(plain, abs=0.02) and abs(row["score"] - plain) > 0.1
+
+
+def scale_of(network):
+    """What a step of one in the network's input is in pixels."""
+    return network.pixels(torch.ones(1, 1, 1, 1)) - network.pixels(torch.zeros(1, 1, 1, 1))
+
+
+def test_where_chains_are_copied_rows_name_their_ancestors_and_one_ancestor_alone_never_converges():
+    loose = few(chains=8, warm_up=40, step_size=None, steps=4, r_hat=1e6, ess=1e-6)
+    for tilt, resample in ((0.01, False), (20.0, False), (0.01, True), (20.0, True)):
+        changes = {"tilt": tilt, "resample": resample}
+        rows = sampler(loose.model_copy(update=changes)).sample(unit("ip2", 1, 2, chains=8)).to_pylist()
+        for channel in (1, 2):
+            own = [row for row in rows if row["channel"] == channel]
+            ancestors = {row["chain"]: row["ancestor"] for row in own}
+            assert (ancestors == {chain: chain for chain in range(8)}) == (not resample or tilt < 1)
+            assert {row["converged"] for row in own} == {len(set(ancestors.values())) > 1}
+    assert len(set(ancestors.values())) == 1, "the last case has all from one"
+
+
 @pytest.mark.parametrize(
     ("texts", "score"),
     [

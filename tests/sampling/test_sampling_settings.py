@@ -30,6 +30,16 @@ def test_a_network_of_colour_images_gets_the_settings_for_photographs_where_none
     assert parsed(views=0).for_images_of(3).views == 0
 
 
+def test_what_is_given_as_null_is_not_given():
+    assert of(parsed(reference_file=None, cutoff=None, tilt=None).for_images_of(3), PHOTOGRAPHS) == PHOTOGRAPHS
+
+
+def test_chains_that_are_copied_do_not_go_with_superchains_that_keep_to_themselves():
+    assert parsed(resample=True, chains=8).resample
+    with pytest.raises(SettingsError, match="superchains"):
+        parsed(resample=True, superchains=2, chains=8)
+
+
 def test_a_tilt_that_is_given_is_the_tilt():
     settings = parsed(tilt=2.0).for_images_of(3)
     assert (settings.tilt, settings.contrast, settings.reference) == (2.0, 4.0, "power-law")
