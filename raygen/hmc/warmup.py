@@ -1,8 +1,7 @@
 """Warm-up: chains find their typical set while step sizes and tilts are found; then both are frozen.
 
 Three phases, as fractions of the iterations: the tilt is annealed in from zero, held at its full value while its rule
-still learns, and frozen at the end. Step sizes reach an acceptance rate by dual averaging (Hoffman & Gelman 2014,
-section 3.2), which begins anew once the tilt hardly changes any more.
+still learns, and frozen at the end. Step sizes follow an acceptance rate all the way.
 """
 
 from __future__ import annotations
@@ -24,19 +23,20 @@ from raygen.hmc.trajectory import TrajectoryLength
 _FROZEN_FROM = 0.9
 """Fraction of warm-up after which the tilt is frozen: as late as lets the step size follow, as chains still climb."""
 
-_RESTARTED_AT = 0.75
-"""Fraction of warm-up at which the average of the step sizes begins anew."""
-
 _RISE = 10
 """Trajectories that the tilt must take to rise, at least, for the barrier on the way to be measured."""
 
 _ANGLE = math.pi / 2
 """A rotation by a right angle replaces the position by the momentum: a longer trajectory turns back."""
 
-# Hoffman & Gelman 2014, section 3.2.1: how strongly, how soon and with what memory the average is followed.
-_SHRINKAGE = 0.05
-_OFFSET = 10
-_DECAY = 0.75
+_FIRST_GAIN = 2.0
+"""Change of the log step size per unit of acceptance, until the rate is passed for the first time."""
+
+_LEAST_GAIN = 0.5
+"""The same in the end: with it the steps vary by a tenth or so, as a node's few chains measure the rate coarsely."""
+
+_DECAY = 5
+"""Polynomial decay of the average of step sizes (Shamir & Zhang 2013): it looks back on the last sixth or so of them."""
 
 
 class TiltRule(Protocol):
@@ -84,7 +84,7 @@ class WarmUpState:
 
     iteration: int
     chains: ChainState
-    step_size: DualAveraging
+    step_size: StepSizeSearch
     rule: TiltRule
     barrier: Barrier
     length: TrajectoryLength | None = None
@@ -101,7 +101,7 @@ def begin(plan: WarmUp, kernel: Kernel, chains: ChainState, rule: TiltRule) -> W
     # The leapfrog must resolve the reference itself, whose frequency is 1.
     first = plan.step_size or (largest if kernel.integrator == "rotation" else 0.1 * largest)
     groups = rows if plan.each_chain else nodes
-    averaging = DualAveraging.begin(chains.score.new_full((groups,), first), target=plan.acceptance,
+    averaging = StepSizeSearch.begin(chains.score.new_full((groups,), first), target=plan.acceptance,
                                     largest=max(largest, first))  # fmt: skip
     length = None
     if plan.angle is not None:
@@ -135,8 +135,6 @@ def learn(plan: WarmUp, state: WarmUpState, chains: ChainState, info: StepInfo) 
     """Take in an iteration that was made with the ``current`` parameters: where the chains are, and what happened."""
     averaging = state.step_size
     if plan.step_size is None:
-        if state.iteration == math.ceil(_RESTARTED_AT * plan.iterations):
-            averaging = averaging.restart()
         averaging = averaging.update(info.acceptance.view(averaging.log_step.shape[0], -1).mean(1))
     barrier = state.barrier.climb(_ramp(plan, state.iteration) * state.rule.tilt, chains.score)
     settled = state.iteration >= _FROZEN_FROM * plan.iterations
@@ -233,52 +231,55 @@ class Barrier:
 
 
 @dataclass(frozen=True)
-class DualAveraging:
+class StepSizeSearch:
     """The step sizes of G groups of chains, each driven to the same acceptance rate.
+
+    Stochastic approximation of the log of the step size. Its gain falls each time that a group passes the rate, so that
+    a start far off is left fast (Kesten 1958; Delyon & Juditsky 1993), but never to nothing, since the target moves.
+    Dual averaging (Hoffman & Gelman 2014) was tried: made for thousands of iterations, its steps varied five-fold from
+    one of a hundred to the next, and every third trajectory was rejected or made in steps too small.
 
     Attributes:
         log_step: log of the step size to be tried next, shape (G,).
         log_average: log of the weighted average of those tried, which is what is frozen in the end, shape (G,).
-        error: running mean of target less measured acceptance, shape (G,).
+        side: 1 where the last acceptance was above the target, else -1; 0 before the first, shape (G,).
+        passed: how often that has changed, shape (G,).
         count: updates so far.
         target: acceptance rate to reach, in 0..1.
         largest: step size never exceeded.
-        anchor: log of the step size that the search leans towards.
     """
 
     log_step: Tensor
     log_average: Tensor
-    error: Tensor
+    side: Tensor
+    passed: Tensor
     count: int
     target: float
     largest: float
-    anchor: Tensor
 
     @classmethod
-    def begin(cls, step_size: Tensor, *, target: float, largest: float) -> DualAveraging:
-        """Begin at ``step_size`` (G,); the search leans towards ten times as much, but at most ``largest``."""
+    def begin(cls, step_size: Tensor, *, target: float, largest: float) -> StepSizeSearch:
+        """Begin at ``step_size`` (G,), but at most at ``largest``."""
         log_step = step_size.log().clamp(max=math.log(largest))
-        anchor = (log_step + math.log(10)).clamp(max=math.log(largest))
-        return cls(log_step, log_step, torch.zeros_like(log_step), 0, target, largest, anchor)
+        zero = torch.zeros_like(log_step)
+        return cls(log_step, log_step, zero, zero, 0, target, largest)
 
-    def update(self, acceptance: Tensor) -> DualAveraging:
+    def update(self, acceptance: Tensor) -> StepSizeSearch:
         """Take in the mean acceptance probability of each group in the last step, shape (G,)."""
         count = self.count + 1
-        weight = 1 / (count + _OFFSET)
-        error = (1 - weight) * self.error + weight * (self.target - acceptance)
-        log_step = (self.anchor - math.sqrt(count) / _SHRINKAGE * error).clamp(max=math.log(self.largest))
-        decay = count**-_DECAY
-        log_average = decay * log_step + (1 - decay) * self.log_average
-        return replace(self, log_step=log_step, log_average=log_average, error=error, count=count)
+        error = acceptance - self.target
+        side = torch.where(error > 0, 1.0, -1.0).to(error)
+        passed = self.passed + (side * self.side < 0)
+        gain = (_FIRST_GAIN / (1 + passed)).clamp(min=_LEAST_GAIN)
+        log_step = (self.log_step + gain * error).clamp(max=math.log(self.largest))
+        weight = (1 + _DECAY) / (count + _DECAY)
+        log_average = (1 - weight) * self.log_average + weight * log_step
+        return replace(self, log_step=log_step, log_average=log_average, side=side, passed=passed, count=count)
 
-    def rows(self, chosen: Tensor) -> DualAveraging:
+    def rows(self, chosen: Tensor) -> StepSizeSearch:
         """Return the step sizes of the groups whose numbers are ``chosen``."""
         return replace(self, log_step=self.log_step[chosen], log_average=self.log_average[chosen],
-                       error=self.error[chosen], anchor=self.anchor[chosen])  # fmt: skip
-
-    def restart(self) -> DualAveraging:
-        """Begin again from the present step size: the target has changed."""
-        return DualAveraging.begin(self.log_step.exp(), target=self.target, largest=self.largest)
+                       side=self.side[chosen], passed=self.passed[chosen])  # fmt: skip
 
     @property
     def step_size(self) -> Tensor:

@@ -10,7 +10,7 @@ from hmc_targets import Target, linear, quadratic, ridges, streams
 from torch import Tensor
 
 from raygen.hmc import HmcSettings, Kernel, WarmUp, advance, begin, draw, warm_up
-from raygen.hmc.warmup import DualAveraging
+from raygen.hmc.warmup import StepSizeSearch
 from raygen.tilting import FixedTilt
 
 
@@ -73,14 +73,14 @@ def still(nodes, tilt=1.0):
     return Kept(torch.full((nodes,), tilt, dtype=torch.float64))
 
 
-# ---- dual averaging
+# ---- the search for a step size
 
 
 @pytest.mark.parametrize("target", [0.4, 0.65, 0.9])
-def test_dual_averaging_finds_the_step_of_a_known_acceptance_curve_for_each_group(target):
+def test_the_search_finds_the_step_of_a_known_acceptance_curve_for_each_group(target):
     # acceptance = exp(-c e^2), so that the step is sqrt(-log(target) / c).
     curve = torch.tensor([0.5, 5.0, 400.0], dtype=torch.float64)
-    search = DualAveraging.begin(torch.full((3,), 0.5, dtype=torch.float64), target=target, largest=50.0)
+    search = StepSizeSearch.begin(torch.full((3,), 0.5, dtype=torch.float64), target=target, largest=50.0)
     for _ in range(1500):
         search = search.update((-curve * search.step_size.square()).exp())
     expected = (-math.log(target) / curve).sqrt()
@@ -90,8 +90,8 @@ def test_dual_averaging_finds_the_step_of_a_known_acceptance_curve_for_each_grou
 
 def test_groups_do_not_hear_of_each_other():
     rates = torch.rand((40, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    together = DualAveraging.begin(torch.ones(3, dtype=torch.float64), target=0.6, largest=9.0)
-    alone = DualAveraging.begin(torch.ones(1, dtype=torch.float64), target=0.6, largest=9.0)
+    together = StepSizeSearch.begin(torch.ones(3, dtype=torch.float64), target=0.6, largest=9.0)
+    alone = StepSizeSearch.begin(torch.ones(1, dtype=torch.float64), target=0.6, largest=9.0)
     for row in rates:
         together, alone = together.update(row), alone.update(row[1:2])
     assert torch.equal(together.average[1:2], alone.average) and torch.equal(together.step_size[1:2], alone.step_size)
@@ -99,7 +99,7 @@ def test_groups_do_not_hear_of_each_other():
 
 @pytest.mark.parametrize("first", [0.01, 0.4, 3.0])
 def test_no_step_size_exceeds_the_largest(first):
-    search = DualAveraging.begin(torch.tensor([first], dtype=torch.float64), target=0.65, largest=0.4)
+    search = StepSizeSearch.begin(torch.tensor([first], dtype=torch.float64), target=0.65, largest=0.4)
     generator = torch.Generator().manual_seed(0)
     for count in range(200):
         assert search.step_size.item() <= 0.4 * (1 + 1e-12) and search.average.item() <= 0.4 * (1 + 1e-12)
@@ -110,19 +110,39 @@ def test_no_step_size_exceeds_the_largest(first):
 
 
 def test_a_step_size_that_is_never_accepted_shrinks_and_stays_positive():
-    search = DualAveraging.begin(torch.tensor([0.4], dtype=torch.float64), target=0.65, largest=0.4)
+    search = StepSizeSearch.begin(torch.tensor([0.4], dtype=torch.float64), target=0.65, largest=0.4)
     for _ in range(60):
         search = search.update(torch.zeros(1, dtype=torch.float64))
     assert 0 < search.step_size.item() < 1e-4
 
 
-def test_a_restart_forgets_the_errors_and_keeps_the_step():
-    search = DualAveraging.begin(torch.tensor([0.1], dtype=torch.float64), target=0.65, largest=9.0)
-    for rate in (0.1, 0.9, 0.2):
-        search = search.update(torch.tensor([rate], dtype=torch.float64))
-    again = search.restart()
-    assert again.count == 0 and again.error.item() == 0
-    assert again.step_size.item() == pytest.approx(search.step_size.item()) == again.average.item()
+@pytest.mark.parametrize("far", [1e-3, 1e3])
+def test_a_start_far_off_is_left_within_a_dozen_trajectories(far):
+    search = StepSizeSearch.begin(torch.tensor([far], dtype=torch.float64), target=0.65, largest=1e4)
+    for _ in range(12):
+        search = search.update((-search.step_size.square()).exp())
+    assert 0.3 < search.step_size.item() < 1.3  # where exp(-e^2) is 0.91 and 0.18
+
+
+def test_the_steps_tried_hardly_vary_though_a_few_chains_measure_the_rate_coarsely():
+    generator, tried = torch.Generator().manual_seed(0), []
+    search = StepSizeSearch.begin(torch.tensor([1.0], dtype=torch.float64), target=0.65, largest=1e4)
+    for _ in range(400):
+        step = search.step_size
+        rate = (torch.rand(4, generator=generator, dtype=torch.float64) < (-step.square()).exp()).double().mean()
+        search = search.update(rate[None])
+        tried.append(step.log().item())
+    assert torch.tensor(tried[20:]).std() < 0.3
+    assert search.average.item() == pytest.approx(math.sqrt(-math.log(0.65)), rel=0.15)
+
+
+@pytest.mark.parametrize("move", [0.1, 10.0])
+def test_the_search_follows_a_target_that_moves_late(move):
+    search = StepSizeSearch.begin(torch.tensor([0.65], dtype=torch.float64), target=0.65, largest=1e4)
+    for count in range(120):
+        best = 1.0 if count < 60 else move
+        search = search.update((-(search.step_size / best).square()).exp())
+    assert search.average.item() == pytest.approx(move * math.sqrt(-math.log(0.65)), rel=0.1)
 
 
 # ---- step sizes of chains and nodes
@@ -191,13 +211,6 @@ def test_every_iteration_has_its_own_noise():
     warmed(WarmUp(20), kernel, ridges(3), still(2), nodes=2, chains=3, shape=(3,))
     for iteration, noise in enumerate(kernel.heard):
         assert torch.equal(noise.momentum, streams(3, "0", "1").noise(iteration, (3,)).momentum)
-
-
-def test_the_step_size_is_sought_anew_once_the_tilt_hardly_changes():
-    states = []
-    warmed(WarmUp(20), Kernel("rotation", 2), ridges(3), Climbing(1), nodes=1, chains=3, shape=(3,),
-           on_step=lambda state, info: states.append(state))  # fmt: skip
-    assert [state.step_size.count for state in states] == [*range(1, 16), *range(1, 6)]
 
 
 @pytest.mark.parametrize("anneal", [0.0, 0.4, 1.0])
