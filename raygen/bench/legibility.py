@@ -36,7 +36,6 @@ from raygen.data import DataSettings, load_data
 from raygen.errors import SettingsError
 from raygen.networks import (
     Network,
-    NetworkSettings,
     NodeScores,
     cut_for,
     list_layers,
@@ -47,7 +46,8 @@ from raygen.networks import (
 from raygen.nodes import Node
 from raygen.process import keep_freed_memory
 from raygen.runs import plan_units
-from raygen.sampling import SamplingSettings, SavedReference, Source, UnitSampler
+from raygen.sampling import SavedReference, Source, UnitSampler
+from raygen.stages import load_sampled, sampling_settings
 from raygen.storage import Location
 from raygen.store import Unit
 
@@ -131,18 +131,19 @@ def bench_legibility(settings: LegibilityBenchSettings) -> Iterator[KindMeasured
     device, location = find_device(settings.device), Location.of(settings.out)
     torch.set_num_threads(settings.threads or usable_cores())
     keep_freed_memory()
-    network, second = load_network(NetworkSettings.part_of(settings)), load_network(settings.second())
+    network, second = load_sampled(settings, settings.nodes), load_network(settings.second())
     nodes = parse_nodes(settings.nodes, network, list_layers(network))
     sets = load_data(DataSettings.part_of(settings), network.input_shape)
     natural = torch.cat([each.images for each in sets]).to(device).float() / 255
     _check(settings, natural)
-    sampling = SamplingSettings.part_of(settings).for_images_of(network.input_shape[0])
+    sampling = sampling_settings(settings, network, nodes)
+    settings = settings.model_copy(update={"chains": sampling.chains})
     network.module.to(device), second.module.to(device)
     source: Source = sets[0] if settings.reference == "fitted" else None
     if settings.reference_file is not None:
         source = SavedReference.read(settings.reference_file)
     sampler = UnitSampler(network, sampling, source, device)
-    units = tuple(plan_units(nodes, chains=settings.chains, batch=sampling.together))
+    units = tuple(plan_units(nodes, chains=sampling.chains, batch=sampling.together))
     benches = [LayerBench(network, unit, settings, natural) for unit in units]
     made = [
         _make(bench, unit, sampler, settings, views=max(1, sampling.views))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raygen.cli.display import Display, duration, progress_line
 from raygen.cli.tables import plan_table, totals_table
@@ -58,7 +59,18 @@ def show_samples(display: Display, sampled: Sampled) -> None:
                 f"not converged: {left} of {made.nodes} nodes, marked in the pages; a lower --contrast, another "
                 "--reference or more --draws may help (raygen help chains-and-convergence)"
             )
+    display.say(f"settings: {_in_short(sampled.run.request['request'])}; all are in run.json")
     display.say(f"run: {sampled.run.location.title}")
+
+
+def _in_short(request: Mapping[str, Any]) -> str:
+    """Return what decides most how samples look and how long they take, by the names of the options."""
+    _, height, width = request["input_shape"]
+    settings = request["settings"]
+    strength = f"tilt {settings['tilt']:g}" if settings["tilt"] is not None else f"contrast {settings['contrast']:g}"
+    counts = (f"{name.replace('_', '-')} {settings[name]}" for name in ("views", "chains", "warm_up", "draws", "thin"))
+    budget = () if settings["budget"] is None else (f"budget {settings['budget']}",)
+    return f"input {height}x{width}, " + ", ".join((strength, *counts, *budget))
 
 
 def show_gallery(display: Display, summary: GallerySummary) -> None:

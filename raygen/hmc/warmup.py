@@ -36,7 +36,7 @@ _LEAST_GAIN = 0.5
 """The same in the end: with it the steps vary by a tenth or so, as a node's few chains measure the rate coarsely."""
 
 _DECAY = 5
-"""Polynomial decay of the average of step sizes (Shamir & Zhang 2013): it looks back on the last sixth or so of them."""
+"""Polynomial decay of the average of step sizes (Shamir & Zhang 2013): it looks back on the last sixth or so."""
 
 
 class TiltRule(Protocol):

@@ -32,17 +32,32 @@ _PAPER: Mapping[str, Any] = MappingProxyType(
 )
 
 PHOTOGRAPHS: Mapping[str, Any] = MappingProxyType(
-    {"reference": "power-law", "bounded": True, "exponent": 1.5, "sigma": 1.0, "contrast": 16.0, "views": 4}
+    {"reference": "power-law", "bounded": True, "exponent": 1.5, "sigma": 1.0, "contrast": 16.0, "views": 2}
 )
 """What shows classes of an ImageNet network legibly in the fewest gradients, of all that was tried."""
+
+FEATURES: Mapping[str, Any] = MappingProxyType({**PHOTOGRAPHS, "contrast": 4.0, "views": 0})
+"""The same for nodes within such a network: what they respond to shows at a weaker tilt, which mixes, and moved views
+of their small images hardly differ."""
+
+_WAITED_FOR: Mapping[str, Any] = MappingProxyType({"chains": 4, "draws": 4, "thin": 4, "warm_up": 60})
+"""As many as a person waits for: a minute or two on one core for a class of the SqueezeNet at 112 pixels, which takes
+20 ms a gradient."""
+
+_AFFORDED = 600_000
+"""Trajectories of a node within such a network, warm-up included, times the pixels of its image: what takes some 30 s
+on one core. The node ends sooner where it has converged."""
+
+_MOST = 2000
+"""Such trajectories at most, however small the image."""
 
 _REFERENCE = {"reference", "reference_file", "bounded", "sigma", "exponent", "cutoff", "floor", "scale"}
 """Settings by which users describe a reference of their own."""
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        # A first look: legible, and far from converged.
-        "quick": {**PHOTOGRAPHS, "chains": 4, "draws": 2, "warm_up": 60, "forces": "bfloat16"},
+        # A first look: what is there, half risen.
+        "quick": {**PHOTOGRAPHS, "chains": 2, "draws": 2, "thin": 2, "warm_up": 40},
         # As weak a tilt as lets the plain score of most nodes converge, and as many trajectories as that takes.
         "faithful": {**PHOTOGRAPHS, "contrast": 4.0, "views": 0, "warm_up": 200, "budget": 4000},
         # Section 5.1 of the paper: 300 iterations of 100 steps of 1e-4 at particle mass 1e-4, in image coordinates;
@@ -128,19 +143,32 @@ class SamplingSettings(TiltingSettings, ChainSettings, HmcSettings):
         """Gradients of one chain in all, at most: shorter trajectories take fewer."""
         return (self.warm_up + self.longest) * self.kernel_steps
 
-    def for_images_of(self, channels: int) -> Self:
+    def for_images_of(self, channels: int, side: int, *, classes: bool = True) -> Self:
         """Return the settings for a network of images of so many channels, where the user gave no others.
 
-        For colour images these are ``PHOTOGRAPHS``. Where the user describes a reference, only its sigma is filled
-        in: the paper's 10 is for pixels from 0 to 255, not for normalised ones.
+        They are ``PHOTOGRAPHS`` or ``FEATURES`` for colour images, and as many trajectories as a person waits for.
+        Where the user describes a reference, only its sigma is filled in: the paper's 10 is for pixels from 0 to 255,
+        not for normalised ones. A preset is what its name says.
+
+        Args:
+            channels: 3 for colour images.
+            side: of the largest images that are sampled, in pixels.
+            classes: whether there are nodes of the last layer among those asked for.
         """
-        given = {name for name in self.model_fields_set if getattr(self, name) is not None}
-        if channels != 3:
+        if channels != 3 or self.preset is not None:
             return self
+        given = {name for name in self.model_fields_set if getattr(self, name) is not None}
+        fills: dict[str, Any] = dict(PHOTOGRAPHS if classes else FEATURES)
         if given & _REFERENCE:
-            return self if "sigma" in given else self.model_copy(update={"sigma": PHOTOGRAPHS["sigma"]})
-        names = set(PHOTOGRAPHS) - given - ({"contrast"} if "tilt" in given else set())
-        return self.model_copy(update={name: PHOTOGRAPHS[name] for name in names})
+            fills = {"sigma": fills["sigma"]}
+        elif "tilt" in given:
+            del fills["contrast"]
+        fills |= {name: few for name, few in _WAITED_FOR.items() if name != "chains" or self.superchains is None}
+        if not classes and not given & {"draws", "thin"}:
+            fills["budget"] = min(_AFFORDED // side**2, _MOST) - _WAITED_FOR["warm_up"]
+        found = self.model_copy(update={name: value for name, value in fills.items() if name not in given})
+        short = found.budget is not None and found.budget < found.iterations
+        return found.model_copy(update={"budget": found.iterations}) if short else found
 
     @model_validator(mode="before")
     @classmethod

@@ -1,3 +1,5 @@
+from .defaults import load_sampled as load_sampled
+from .defaults import sampling_settings as sampling_settings
 from .inspection import status as status
 from .inspection import verify as verify
 from .sampling import Sampled as Sampled

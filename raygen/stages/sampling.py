@@ -37,6 +37,7 @@ from raygen.sampling import (
     check_saved,
     fit_reference,
 )
+from raygen.stages.defaults import load_sampled, sampling_settings
 from raygen.storage import title_of
 from raygen.store import Lock, Run
 from raygen.tilting import FitSettings, Provenance, save_reference
@@ -158,7 +159,7 @@ def tune(config: TuneConfig, on_progress: Callable[[int, int], None]) -> TuningR
     """
     from raygen.cluster import Search, search, session  # noqa: PLC0415  (only here Ray is needed)
 
-    network = load_network(NetworkSettings.part_of(config))
+    network = load_sampled(config, config.nodes)
     nodes = parse_nodes(config.nodes, network, list_layers(network))
     layer = _one_layer(nodes, "tune")
     check_alone(network, [layer])
@@ -170,7 +171,7 @@ def tune(config: TuneConfig, on_progress: Callable[[int, int], None]) -> TuningR
         network=network,
         images=source,
         # A trial is judged by its samples, and trials are compared: all are of one length.
-        settings=_settings(config, network).model_copy(update={"log_z": False, "budget": None}),
+        settings=sampling_settings(config, network, nodes).model_copy(update={"log_z": False, "budget": None}),
         layer=layer,
         nodes=tuple(map(str, nodes)),
         contrasts=config.contrasts,
@@ -186,15 +187,12 @@ def read_request(config: SampleConfig) -> Request:
     Raises:
         InputError: if one of them is wrong.
     """
-    network = load_network(NetworkSettings.part_of(config))
+    network = load_sampled(config, config.nodes)
     nodes = parse_nodes(config.nodes, network, list_layers(network))
     check_alone(network, sorted({node.layer for node in nodes}))
     profile = {} if config.profile is None else read_profile(config.profile, network)
-    return Request(network, nodes, _settings(config, network), reference_source(config, network), profile)
-
-
-def _settings(config: SampleConfig | TuneConfig, network: Network) -> SamplingSettings:
-    return SamplingSettings.part_of(config).for_images_of(network.input_shape[0])
+    settings = sampling_settings(config, network, nodes)
+    return Request(network, nodes, settings, reference_source(config, network), profile)
 
 
 def read_profile(file: str, network: Network) -> Profile:

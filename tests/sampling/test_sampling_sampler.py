@@ -335,7 +335,7 @@ def scale_of(network):
 
 def test_where_chains_are_copied_rows_name_their_ancestors_and_one_ancestor_alone_never_converges():
     loose = few(chains=8, warm_up=40, step_size=None, steps=4, r_hat=1e6, ess=1e-6)
-    for tilt, resample in ((0.01, False), (20.0, False), (0.01, True), (20.0, True)):
+    for tilt, resample in ((0.01, False), (80.0, False), (0.01, True), (80.0, True)):
         changes = {"tilt": tilt, "resample": resample}
         rows = sampler(loose.model_copy(update=changes)).sample(unit("ip2", 1, 2, chains=8)).to_pylist()
         for channel in (1, 2):

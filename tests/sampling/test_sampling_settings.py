@@ -7,7 +7,7 @@ import pytest
 
 from raygen.errors import SettingsError
 from raygen.sampling import SamplingSettings
-from raygen.sampling.settings import PHOTOGRAPHS, PRESETS
+from raygen.sampling.settings import FEATURES, PHOTOGRAPHS, PRESETS
 
 
 def test_a_chain_costs_its_trajectories_times_their_steps():
@@ -25,13 +25,34 @@ def of(settings, names):
 
 
 def test_a_network_of_colour_images_gets_the_settings_for_photographs_where_none_are_given():
-    assert of(parsed().for_images_of(3), PHOTOGRAPHS) == PHOTOGRAPHS
-    assert of(parsed(contrast=8.0, chains=2).for_images_of(3), PHOTOGRAPHS) == {**PHOTOGRAPHS, "contrast": 8.0}
-    assert parsed(views=0).for_images_of(3).views == 0
+    assert of(parsed().for_images_of(3, 112), PHOTOGRAPHS) == PHOTOGRAPHS
+    assert of(parsed(contrast=8.0, chains=2).for_images_of(3, 112), PHOTOGRAPHS) == {**PHOTOGRAPHS, "contrast": 8.0}
+    assert parsed(views=0).for_images_of(3, 112).views == 0
+
+
+def test_nodes_within_a_network_of_photographs_are_tilted_less_and_go_on_until_they_converge_or_time_is_up():
+    found = parsed().for_images_of(3, 59, classes=False)
+    assert of(found, FEATURES) == FEATURES and (found.contrast, found.views) == (4.0, 0)
+    assert found.budget == 600_000 // 59**2 - found.warm_up
+    assert parsed().for_images_of(3, 7, classes=False).budget == 2000 - 60
+    assert parsed().for_images_of(3, 59).budget is None
+
+
+@pytest.mark.parametrize("classes", [True, False])
+@pytest.mark.parametrize("side", [1, 11, 224, 10_000])
+@pytest.mark.parametrize(
+    "own", [{}, {"draws": 50}, {"thin": 100}, {"chains": 1}, {"budget": 500}, {"warm_up": 0}, {"superchains": 8}]
+)
+def test_what_is_filled_in_fits_what_is_given(own, side, classes):
+    found = parsed(**own).for_images_of(3, side, classes=classes)
+    assert of(found, own) == own
+    again = SamplingSettings.parse(found.model_dump(exclude_none=True), where="test")  # which checks them together
+    assert again.model_dump() == found.model_dump()
+    assert found.for_images_of(3, side, classes=classes).model_dump() == found.model_dump()
 
 
 def test_what_is_given_as_null_is_not_given():
-    assert of(parsed(reference_file=None, cutoff=None, tilt=None).for_images_of(3), PHOTOGRAPHS) == PHOTOGRAPHS
+    assert of(parsed(reference_file=None, cutoff=None, tilt=None).for_images_of(3, 112), PHOTOGRAPHS) == PHOTOGRAPHS
 
 
 def test_chains_that_are_copied_do_not_go_with_superchains_that_keep_to_themselves():
@@ -41,7 +62,7 @@ def test_chains_that_are_copied_do_not_go_with_superchains_that_keep_to_themselv
 
 
 def test_a_tilt_that_is_given_is_the_tilt():
-    settings = parsed(tilt=2.0).for_images_of(3)
+    settings = parsed(tilt=2.0).for_images_of(3, 112)
     assert (settings.tilt, settings.contrast, settings.reference) == (2.0, 4.0, "power-law")
 
 
@@ -51,20 +72,21 @@ OWN = [{"reference": "white"}, {"exponent": 1.0}, {"bounded": False}, {"referenc
 @pytest.mark.parametrize("own", OWN)
 def test_of_a_reference_that_the_user_describes_only_the_sigma_is_filled_in(own):
     given = parsed(**own)
-    assert given.for_images_of(3) == given.model_copy(update={"sigma": 1.0})
-    assert parsed(**own, sigma=0.7).for_images_of(3).sigma == 0.7
+    found = given.for_images_of(3, 112)
+    assert found == given.model_copy(update={"sigma": 1.0, **of(found, ("chains", "draws", "thin", "warm_up"))})
+    assert parsed(**own, sigma=0.7).for_images_of(3, 112).sigma == 0.7
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_a_network_of_other_images_keeps_the_papers_settings(channels):
-    assert parsed().for_images_of(channels) == parsed()
+    assert parsed().for_images_of(channels, 112) == parsed()
     assert (parsed().reference, parsed().sigma) == ("white", 10.0)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_what_its_name_says_for_every_network_and_what_is_given_goes_before(name):
     settings = parsed(preset=name)
-    assert settings.for_images_of(3) == settings and of(settings, PRESETS[name]) == PRESETS[name]
+    assert settings.for_images_of(3, 112) == settings and of(settings, PRESETS[name]) == PRESETS[name]
     assert parsed(preset=name, warm_up=7).warm_up == 7
 
 
