@@ -221,13 +221,17 @@ class Barrier:
         return cls(score.new_full((nodes,), 0.0 if known else math.nan), score.new_zeros(nodes))
 
     def climb(self, tilt: Tensor, score: Tensor) -> Barrier:
-        """Take in the chains' scores (N,) at the next ``tilt`` (nodes,)."""
+        """Take in the chains' scores (N,) at the next ``tilt`` (nodes,).
+
+        Where the tilt falls again, since its rule has learnt, the barrier falls in proportion.
+        """
         found = score.view(len(tilt), -1).sort(1).values
         chains = found.shape[1]
         ranks = torch.arange(1 - chains, chains, 2, dtype=found.dtype, device=found.device)
         # The mean over all pairs of |f - f'|, from the scores in their order.
         apart = 2 * (found * ranks).sum(1) / max(1, chains * (chains - 1))
-        return Barrier(self.value + 0.5 * apart * (tilt - self.tilt), tilt)
+        risen = self.value + 0.5 * apart * (tilt - self.tilt)
+        return Barrier(torch.where(tilt < self.tilt, self.value * (tilt / self.tilt), risen), tilt)
 
 
 @dataclass(frozen=True)

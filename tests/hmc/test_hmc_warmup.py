@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 from hmc_targets import Target, linear, quadratic, ridges, streams
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from raygen.hmc import HmcSettings, Kernel, WarmUp, advance, begin, draw, warm_up
-from raygen.hmc.warmup import StepSizeSearch
+from raygen.hmc.warmup import Barrier, StepSizeSearch
 from raygen.tilting import FixedTilt
 
 
@@ -290,6 +292,23 @@ def test_the_barrier_of_a_linear_score_is_that_of_the_closed_form(tilt):
     expected = rule.tilt * slope.norm() / math.sqrt(math.pi)
     assert torch.allclose(state.barrier.value, expected, rtol=0.05)
     assert torch.equal(state.barrier.tilt, rule.tilt)
+
+
+@given(path=st.lists(st.floats(0.01, 10), min_size=1, max_size=20), spread=st.floats(0.1, 5))
+def test_the_barrier_of_scores_of_one_spread_is_told_by_the_last_tilt_alone(path, spread):
+    scores = torch.tensor([0.0, spread], dtype=torch.float64)
+    barrier = Barrier.begin(scores, 1, measured=True)
+    for tilt in path:
+        barrier = barrier.climb(torch.tensor([tilt], dtype=torch.float64), scores)
+    assert barrier.value.item() == pytest.approx(0.5 * spread * path[-1])
+
+
+@given(steps=st.lists(st.tuples(st.floats(0, 10), st.floats(0, 100)), min_size=1, max_size=20))
+def test_no_barrier_is_below_zero_however_the_tilt_and_the_scores_go(steps):
+    barrier = Barrier.begin(torch.zeros(2), 1, measured=True)
+    for tilt, spread in steps:
+        barrier = barrier.climb(torch.tensor([tilt]), torch.tensor([0.0, spread]))
+    assert 0 <= barrier.value.item() < math.inf
 
 
 @pytest.mark.parametrize(("chains", "plan"), [(1, WarmUp(100)), (4, WarmUp(100, anneal=0.0)), (4, WarmUp(10))])
