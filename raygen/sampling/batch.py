@@ -74,7 +74,7 @@ class Batch:
             The state after it, and the mean acceptance probability.
 
         Raises:
-            ScoreError: naming the node, if its score is not finite, or has no gradient, where its chains start.
+            ScoreError: naming the node, if its score or gradient is not finite where its chains start.
         """
         state = self._admit(state)
         shape = self.density.reference.shape

@@ -164,7 +164,7 @@ def begin_cohort(
     """Return the cohort of nodes whose chains start there.
 
     Raises:
-        ScoreError: if the gradients of a node's chains are all zero, or not finite.
+        ScoreError: if a gradient is not finite.
     """
     rule: FixedTilt | ContrastTilt
     if settings.tilt is not None:

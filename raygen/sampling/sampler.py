@@ -129,7 +129,7 @@ class UnitSampler:
                 unit continues there, and comes to the same samples bit for bit. What does not fit is passed over.
 
         Raises:
-            ScoreError: naming the node, if its score is not finite, or has no gradient, where its chains start.
+            ScoreError: naming the node, if its score or gradient is not finite where its chains start.
             NetworkError: if the network fails, or its response to an image depends on other images or on chance.
         """
         nodes = unit.parsed
@@ -249,15 +249,17 @@ class UnitSampler:
 
     def _rows(self, batch: Batch, ended: EndedNodes) -> pa.Table:
         density = batch.density_of(ended.indices)
+        tilts = ended.parameters.tilt.view(len(ended.indices), -1)[:, 0].tolist()
         facts = [
             replace(
-                self._facts(batch.nodes[index], density, found, agree=agree),
+                self._facts(batch.nodes[index], density, found, agree=agree and tilt > 0),
                 trajectories=len(ended.trace),
                 stopped=None if self._settings.budget is None else "converged" if agree else "budget",
                 barrier=None if math.isnan(barrier) else barrier,
+                dead=None if tilt > 0 else "dead: its score had no gradient wherever its chains went",
             )
-            for index, found, agree, barrier in zip(
-                ended.indices, ended.diagnostics, ended.converged, ended.barrier, strict=True
+            for index, found, agree, barrier, tilt in zip(
+                ended.indices, ended.diagnostics, ended.converged, ended.barrier, tilts, strict=True
             )
         ]
         means = make_means(self._network, density, ended.means)

@@ -58,33 +58,45 @@ class ContrastTilt:
     def begin(cls, contrast: float, reference: Reference, gradient: Tensor, nodes: int) -> ContrastTilt:
         """Begin from the gradients at the chains' starts, shape (nodes * chains, ...).
 
+        Where none of a node's chains has a gradient, as behind a ReLU that seldom opens, the tilt is 0 until one has.
+
         Raises:
-            ScoreError: if no chain of a node has a gradient, so that no tilt can move it, or one that is not finite.
+            ScoreError: if a gradient is not finite.
         """
-        first = signal(gradient, reference).view(nodes, -1).mean(1)
-        usable = (first > 0) & first.isfinite()
-        if not bool(usable.all()):
-            node = int((~usable).nonzero()[0])
+        rows = signal(gradient, reference).view(nodes, -1)
+        finite = rows.isfinite().all(1)
+        if not bool(finite.all()):
+            node = int((~finite).nonzero()[0])
             raise ScoreError(
-                f"no gradient that a tilt could follow (mean square {first[node].item():g}) where its chains start",
+                "a gradient that is not finite where its chains start",
                 where=f"node {node} of the batch",
-                right="leave dead nodes out, or give the tilt as a number",
+                right="give a network whose gradients are finite for images of this reference",
                 row=node * (len(gradient) // nodes),
             )
-        return cls(contrast, reference, first)
+        return cls(contrast, reference, _where_told(rows, torch.zeros_like(rows[:, 0])))
 
     @property
     def tilt(self) -> Tensor:
-        """The square root of contrast over mean signal, shape (nodes,)."""
-        return (self.contrast / self.mean_signal).sqrt()
+        """The square root of contrast over mean signal, shape (nodes,); 0 as long as there was no signal."""
+        return torch.where(self.mean_signal > 0, (self.contrast / self.mean_signal).sqrt(), 0.0)
 
     def observe(self, gradient: Tensor) -> ContrastTilt:
-        """Take in the signal of every chain; chains without a finite one are left out."""
-        nodes = self.mean_signal.shape[0]
-        rows = signal(gradient, self.reference).view(nodes, -1)
-        now = torch.where(rows.isfinite(), rows, self.mean_signal[:, None]).mean(1)
+        """Take in the signal of every chain that has one."""
+        rows = signal(gradient, self.reference).view(len(self.mean_signal), -1)
+        now = _where_told(rows, self.mean_signal)
         count = self.count + 1
         weight = (1 + _DECAY) / (count + 1 + _DECAY)
-        # A chain where the score is flat says little: the mean never falls by more than half in one step.
+        # A chain where the score is nearly flat says little: the mean never falls by more than half in one step.
         mean = ((1 - weight) * self.mean_signal + weight * now).clamp(min=0.5 * self.mean_signal)
         return replace(self, mean_signal=mean, count=count)
+
+
+def _where_told(rows: Tensor, otherwise: Tensor) -> Tensor:
+    """Return the mean signal of each node's chains (nodes, chains) that have a finite one above 0.
+
+    Where the score is flat, as in front of a closed ReLU, a chain says nothing of where the tilt would lead. Counted as
+    0, such chains drove the tilt to a million times what the open ones need, and were never to open.
+    """
+    told = rows.isfinite() & (rows > 0)
+    mean = torch.where(told, rows, 0.0).sum(1) / told.sum(1).clamp(min=1)
+    return torch.where(told.any(1), mean, otherwise)

@@ -278,6 +278,39 @@ def test_a_constant_node_is_marked_and_its_neighbours_are_sampled_as_without_it(
         assert rows_of(dead, channel) == rows_of(sound, channel)
 
 
+def seldom(bias):
+    """A network whose nodes behind the ReLU are open for a part of all images."""
+    module = nn.Sequential(nn.Flatten(), nn.Linear(16, 2), nn.ReLU())
+    with torch.no_grad():
+        module[1].weight.fill_(0.25)  # of white noise of deviation 1, responses of deviation 1
+        module[1].bias.fill_(bias)
+    return wrap_network(module, name="seldom", input_shape=(1, 4, 4))
+
+
+def test_a_node_that_is_seldom_open_is_sampled_though_all_its_chains_start_where_it_is_closed():
+    settings = few(chains=4, warm_up=80, draws=4, thin=5, step_size=None, steps=4, contrast=4.0)
+    starts = Streams(("0/2:0@relu",), 4).start((1, 4, 4)).flatten(1).sum(1) * 0.25
+    assert float(starts.max()) < 1.2
+    rows = sampler(settings, network=seldom(-1.2)).sample(Unit("a", "2", ("2:0@relu",), 4)).to_pylist()
+    # Where it is open the score is linear with a gradient of 1, and the reference's noise has a power of 16.
+    assert {row["dead"] for row in rows} == {None} and {round(row["tilt"], 3) for row in rows} == {8.0}
+    assert min(row["score"] for row in rows) > 3
+
+
+def test_a_node_that_no_chain_finds_open_is_marked_and_does_not_hold_up_its_neighbours():
+    settings = few(chains=2, warm_up=8, draws=2, thin=1, contrast=4.0)
+    network = seldom(-1.2)
+    with torch.no_grad():
+        network.module[1].bias.copy_(torch.tensor([-30.0, 1.0]))
+    found = sampler(settings, network=network)
+    found.find_dead = lambda nodes: {}  # type: ignore[method-assign]  # as if one of many draws had opened it
+    rows = found.sample(Unit("a", "2", ("2:0@relu", "2:1@relu"), 2)).to_pylist()
+    marked = [row for row in rows if row["node"] == "2:0@relu"]
+    assert len(rows) == 8 and len(marked) == 4
+    assert all(row["dead"].startswith("dead") and row["tilt"] == 0 and not row["converged"] for row in marked)
+    assert all(row["dead"] is None for row in rows if row["node"] == "2:1@relu")
+
+
 class Counted(WhitenedScore):
     """The score, which counts the rows whose gradient was asked for."""
 

@@ -167,7 +167,7 @@ def test_a_signal_that_stays_is_found_from_above_and_from_below():
 def test_the_mean_signal_never_falls_by_more_than_half_in_a_step():
     rule = ContrastTilt.begin(1.0, WHITE, gradients(8, 8), 1)
     for _ in range(10):
-        after = rule.observe(gradients(0, 0))
+        after = rule.observe(gradients(1e-9, 1e-9))
         assert rule.mean_signal.item() > after.mean_signal.item() >= 0.5 * rule.mean_signal.item() * (1 - 1e-12)
         assert after.tilt.isfinite().all()
         rule = after
@@ -184,14 +184,31 @@ def test_chains_without_a_finite_signal_are_left_out(bad):
     assert torch.equal(rule.observe(spoilt).mean_signal, rule.mean_signal)
 
 
-def test_one_chain_with_a_gradient_is_enough():
+def test_chains_where_the_score_is_flat_say_nothing():
     rule = ContrastTilt.begin(9.0, WHITE, gradients(0, 8), 1)
-    assert rule.mean_signal.item() == pytest.approx(4)
+    assert rule.mean_signal.item() == pytest.approx(8)
+    for seen in (gradients(8, 0), gradients(0, 0)):
+        rule = rule.observe(seen)
+        assert rule.mean_signal.item() == pytest.approx(8)
 
 
-def test_a_node_without_a_gradient_is_refused_in_one_line():
-    with pytest.raises(ScoreError, match=r"node 1 .*no gradient") as caught:
-        ContrastTilt.begin(9.0, WHITE, gradients(1, 2, 0, 0, 3, 4), 3)
+def test_a_node_without_a_gradient_is_not_tilted_until_one_of_its_chains_has_one():
+    rule = ContrastTilt.begin(9.0, WHITE, gradients(1, 2, 0, 0, 3, 4), 3)
+    assert rule.tilt[1] == 0 and bool((rule.tilt[[0, 2]] > 0).all())
+    flat = rule.observe(gradients(1, 2, 0, 0, 3, 4))
+    assert flat.tilt[1] == 0
+    found = flat
+    for _ in range(400):
+        found = found.observe(gradients(1, 2, 0, 8, 3, 4))
+    assert found.tilt[1].item() == pytest.approx(rule.begin(9.0, WHITE, gradients(0, 8), 1).tilt.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_at_the_start_is_refused_in_one_line(bad):
+    spoilt = gradients(1, 2, 3, 4)
+    spoilt[3] = bad
+    with pytest.raises(ScoreError, match=r"node 1 .*not finite") as caught:
+        ContrastTilt.begin(9.0, WHITE, spoilt, 2)
     assert "\n" not in str(caught.value)
 
 
