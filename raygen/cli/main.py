@@ -39,7 +39,11 @@ _SECTIONS = {
     },
     "More": {
         "help": LazyCommand("raygen.cli.manual", "manual", "Show a page of the manual, or list its pages."),
-        "bench": LazyCommand("raygen.cli.bench", "bench", "Measure speed: two things in one run, alternating."),
+        "bench": LazyCommand(
+            "raygen.cli.bench",
+            "bench",
+            "Measure speed, two things in one run, alternating; or how legible samples are.",
+        ),
     },
 }
 

@@ -59,18 +59,20 @@ def show_samples(display: Display, sampled: Sampled) -> None:
                 f"not converged: {left} of {made.nodes} nodes, marked in the pages; a lower --contrast, another "
                 "--reference or more --draws may help (raygen help chains-and-convergence)"
             )
-    display.say(f"settings: {_in_short(sampled.run.request['request'])}; all are in run.json")
+    if taken := _in_short(sampled.run.request["request"]):
+        display.say(f"settings: {taken}; all are in run.json")
     display.say(f"run: {sampled.run.location.title}")
 
 
 def _in_short(request: Mapping[str, Any]) -> str:
     """Return what decides most how samples look and how long they take, by the names of the options."""
-    _, height, width = request["input_shape"]
-    settings = request["settings"]
-    strength = f"tilt {settings['tilt']:g}" if settings["tilt"] is not None else f"contrast {settings['contrast']:g}"
-    counts = (f"{name.replace('_', '-')} {settings[name]}" for name in ("views", "chains", "warm_up", "draws", "thin"))
-    budget = () if settings["budget"] is None else (f"budget {settings['budget']}",)
-    return f"input {height}x{width}, " + ", ".join((strength, *counts, *budget))
+    settings = request.get("settings", {})
+    names = ("tilt", "contrast", "views", "chains", "warm_up", "draws", "thin", "budget")
+    found = {name: settings[name] for name in names if settings.get(name) is not None}
+    if "tilt" in found:  # which goes before
+        found.pop("contrast", None)
+    size = [f"input {'x'.join(map(str, request['input_shape'][1:]))}"] if "input_shape" in request else []
+    return ", ".join([*size, *(f"{name.replace('_', '-')} {value:g}" for name, value in found.items())])
 
 
 def show_gallery(display: Display, summary: GallerySummary) -> None:
