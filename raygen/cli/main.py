@@ -42,7 +42,7 @@ _SECTIONS = {
         "bench": LazyCommand(
             "raygen.cli.bench",
             "bench",
-            "Measure speed, two things in one run, alternating; or how legible samples are.",
+            "Measure speed, by two things in one run, or legibility.",
         ),
     },
 }
