@@ -32,7 +32,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="print one JSON obj
 
 @click.group()
 def bench() -> None:
-    """Measure speed, by two things in one run that alternate, or the legibility of samples.
+    """Measure speed or legibility: two things in one run.
 
     Each figure is a median of several rounds, beside that of the same thing done plainly. An absolute time means little
     on a shared machine.

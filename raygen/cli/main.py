@@ -42,7 +42,7 @@ _SECTIONS = {
         "bench": LazyCommand(
             "raygen.cli.bench",
             "bench",
-            "Measure speed, by two things in one run, or legibility.",
+            "Measure speed or legibility: two things in one run.",
         ),
     },
 }

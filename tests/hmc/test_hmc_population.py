@@ -1,12 +1,14 @@
 """Weights of chains while the tilt rises: how many copies a chain gets, and modes that come out with their shares."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hmc_targets import Target, streams
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raygen.hmc import Kernel, Population, WarmUp, advance, begin, rebuild, to_tensors
+from raygen.hmc import Kernel, Population, WarmUp, advance, begin, rebuild, select, to_tensors
 from raygen.hmc.warmup import TiltRule
 from raygen.tilting import FixedTilt
 
@@ -82,9 +84,33 @@ def test_a_selection_depends_on_the_node_and_the_iteration_alone_and_is_saved():
     assert len(set(again.population.ancestor.tolist())) < 16
 
 
+def uneven(plan, chains, iteration, logs):
+    """Two states of chains of two nodes, one trajectory apart, whose weights ask for a drawing anew."""
+    target, flow = two_valleys(-1.0, 1.0, 6.0), streams(chains, "one", "two")
+    kernel = Kernel(steps=8)
+    state = begin(plan, kernel, kernel.init(target, flow.start((1,))), FixedTilt(torch.ones(2, dtype=torch.float64)))
+    sizes = replace(state.step_size, log_step=-torch.arange(len(state.step_size.log_step), dtype=torch.float64))
+    weights = Population(torch.tensor(logs, dtype=torch.float64).repeat(2), state.population.ancestor)
+    before = replace(state, iteration=iteration, step_size=sizes, population=weights)
+    return flow, before, replace(before, iteration=iteration + 1)
+
+
 @pytest.mark.parametrize("each_chain", [False, True])
 def test_a_copy_takes_the_step_size_of_its_chain_where_each_has_its_own(each_chain):
-    plan, target = WarmUp(30, resample=True, each_chain=each_chain), two_valleys(-1.0, 1.0, 6.0)
-    last = warmed(plan, 8, target)[-1]
-    assert last.step_size.log_step.shape == ((16,) if each_chain else (2,))
-    assert bool(last.chains.score.isfinite().all())
+    plan = WarmUp(30, resample=True, each_chain=each_chain, anneal=0.0)
+    flow, before, after = uneven(plan, 4, 5, [0.0, 0.0, 50.0, 0.0])
+    found = select(plan, before, after, flow)
+    assert torch.equal(found.chains.position, before.chains.position[[2, 2, 2, 2, 6, 6, 6, 6]])
+    assert found.population.ancestor.tolist() == [2] * 8
+    assert found.step_size.log_step.tolist() == ([-2.0] * 4 + [-6.0] * 4 if each_chain else [0.0, -1.0])
+
+
+def test_each_iteration_and_node_has_its_own_drawing_anew():
+    plan, found = WarmUp(30, resample=True, anneal=0.0), []
+    for iteration in range(8):
+        flow, before, after = uneven(plan, 4, iteration, [0.0, 1.2, 2.4, 3.6])
+        expected, _ = before.population.select(flow.selection(iteration))
+        found.append(select(plan, before, after, flow).population.ancestor.tolist())
+        assert found[-1] == expected.ancestor.tolist()
+    assert len({tuple(ancestors[:4]) for ancestors in found}) > 1
+    assert any(ancestors[:4] != ancestors[4:] for ancestors in found)
