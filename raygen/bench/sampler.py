@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from raygen.bench.loops import Loops, Work, find_device, gradient, usable_cores
 from raygen.bench.results import Result, compare, single
 from raygen.bench.settings import SamplerBenchSettings
-from raygen.networks import NetworkSettings, NodeScores, Precision
+from raygen.networks import NetworkSettings, NodeScores, Precision, computes_bfloat16
 from raygen.process import keep_freed_memory
 
 _SIDES = {"cuda": 8192, "cpu": 2048}
@@ -114,7 +114,9 @@ def _product(loops: Loops, precision: str) -> Work:
 
 
 def memory(settings: NetworkSettings, batch: int, threads: int, device: str) -> Iterator[Result]:
-    """Yield the peak of a trajectory with bfloat16 forces, against one gradient loop of the plain network.
+    """Yield the peak of a trajectory with cheap forces, against one gradient loop of the plain network.
+
+    These forces are in bfloat16 where the device computes in it, or else in float32.
 
     Measured at the batch, a half and a quarter of it, each in a process of its own; then, fitted to these, megabytes
     (10^6 bytes) for each chain more, and the part that does not grow. On CUDA only the device's memory counts.
@@ -148,7 +150,8 @@ def _measure(settings: NetworkSettings, batch: int, threads: int, device: str, *
     if not plain:
         keep_freed_memory()
     loops = Loops.of(settings, batch, torch.device(device))
-    work = loops.gradients(loops.plain) if plain else loops.sampler(loops.scores.with_precision("bfloat16"))
+    cheap: Precision = "bfloat16" if computes_bfloat16(loops.device) else "float32"
+    work = loops.gradients(loops.plain) if plain else loops.sampler(loops.scores.with_precision(cheap))
     work()
     return torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else _peak_resident() / 1e6
 

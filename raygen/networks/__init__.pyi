@@ -20,6 +20,7 @@ from .nodes import parse_nodes as parse_nodes
 from .nodes import read_node as read_node
 from .nodes import sum_node as sum_node
 from .scores import NodeScores as NodeScores
+from .scores import computes_bfloat16 as computes_bfloat16
 from .scores import score_nodes as score_nodes
 from .settings import NetworkSettings as NetworkSettings
 from .settings import Precision as Precision

@@ -16,6 +16,7 @@ from raygen.networks import (
     Views,
     ViewScores,
     check_alone,
+    computes_bfloat16,
     cut_for,
     dead_nodes,
     faithful_cut,
@@ -115,6 +116,8 @@ class Targets:
     def _lead_uphill(self, scores: Scores, force: Scores, reference: Reference) -> bool:
         few = torch.arange(min(FAITHFUL_IMAGES, len(scores.channels)), device=self._device)
         streams = Streams((f"{self._settings.seed}/forces",), len(few), self._device)
+        if self._settings.forces == "bfloat16" and not computes_bfloat16(self._device):
+            log.warning("this processor makes bfloat16 of float32: --forces float32 is faster here")
         leads = leads_uphill(scores.rows(few), force.rows(few), reference.image(streams.start(reference.shape)))
         if not leads:
             log.warning(self._forces_note)

@@ -7,7 +7,7 @@ from raygen.bench import SamplerBenchSettings, bench_sampler
 from raygen.bench.loops import STEPS, Loops, gradient
 from raygen.bench.sampler import flops_of_gradient, line, memory, share_of_peak
 from raygen.errors import SettingsError
-from raygen.networks import NetworkSettings
+from raygen.networks import NetworkSettings, computes_bfloat16
 
 RANDOM = NetworkSettings(weights="random")
 
@@ -60,10 +60,12 @@ def test_a_line_is_found_again():
 
 
 @pytest.mark.slow
-def test_memory_grows_by_less_a_chain_than_the_plain_networks():
+def test_memory_grows_by_little_more_a_chain_than_the_plain_networks_and_by_less_in_bfloat16():
     results = {found.unit: found for found in memory(RANDOM, 1024, 1, "cpu")}
-    # Its images alone are 784 float32 numbers a chain; the plain network keeps some 20 times that.
-    assert 0.003 < results["MB/chain"].value < results["MB/chain"].baseline
+    # Its images alone are 784 float32 numbers a chain; the plain network keeps some 20 times that, and in float32 the
+    # chains' positions, momenta and gradients come on top.
+    most = 1.0 if computes_bfloat16(torch.device("cpu")) else 1.4
+    assert 0.003 < results["MB/chain"].value < most * results["MB/chain"].baseline
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
