@@ -16,7 +16,7 @@ from raygen.documents import parse_yaml, read_text
 from raygen.errors import SettingsError
 from raygen.networks import NetworkSettings
 from raygen.recipes import RECIPES, read_recipe
-from raygen.sampling import SamplingSettings
+from raygen.sampling import MODE_STEPS, ModeSettings, SamplingSettings
 from raygen.settings import Group, Settings
 from raygen.storage import below
 from raygen.tilting import FitSettings
@@ -69,8 +69,8 @@ class NodesConfig(NetworkSettings):
     """``raygen nodes``."""
 
 
-class SampleConfig(NetworkSettings, DataSettings, SamplingSettings, ComputeSettings):
-    """``raygen sample``."""
+class FarmSettings(ComputeSettings):
+    """The farm of processes that sample a run's nodes."""
 
     nodes: str = Field(
         description='nodes to sample: "conv2:0-9,12 ip2:*", "fc:ostrich,orange", "conv2:7@3,4"; see raygen help nodes'
@@ -85,12 +85,27 @@ class SampleConfig(NetworkSettings, DataSettings, SamplingSettings, ComputeSetti
     deadline: Annotated[float, Group.COMPUTE] = Field(
         600, gt=0, description="seconds without progress after which an actor counts as hung and is replaced"
     )
-    profile: Annotated[str | None, Group.STEPS] = Field(
-        None, description="file that raygen tune wrote, with settings for each layer"
-    )
     save_every: Annotated[float, Group.COMPUTE] = Field(
         60, ge=0, description="seconds between saved states of an unfinished unit; 0 saves none"
     )
+
+
+class SampleConfig(NetworkSettings, DataSettings, SamplingSettings, FarmSettings):
+    """``raygen sample``."""
+
+    profile: Annotated[str | None, Group.STEPS] = Field(
+        None, description="file that raygen tune wrote, with settings for each layer"
+    )
+
+
+class LookConfig(NetworkSettings, DataSettings, ModeSettings, FarmSettings):
+    """``raygen look``: the settings of ``raygen sample`` that decide modes."""
+
+    @property
+    def sampling(self) -> SampleConfig:
+        """The same as a configuration of ``raygen sample``."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return SampleConfig.parse({**given, "mode_steps": self.mode_steps or MODE_STEPS}, where="look")
 
 
 class ReferenceConfig(NetworkSettings, DataSettings, FitSettings):

@@ -46,13 +46,16 @@ from raygen.networks import (
 from raygen.nodes import Node
 from raygen.process import keep_freed_memory
 from raygen.runs import plan_units
-from raygen.sampling import SavedReference, Source, UnitSampler
+from raygen.sampling import SamplingSettings, SavedReference, Source, UnitSampler
 from raygen.stages import load_sampled, sampling_settings
 from raygen.storage import Location
 from raygen.store import Unit
 
 OPTIMISER = "optimiser"
 """The kind that the others are compared with: as many gradients as the draws."""
+
+_USUAL = 256
+"""Steps of an optimiser whose images are looked at as they come."""
 
 _COLUMNS: Mapping[str, str] = {"draws": "image", "means": "mean"}
 """Kinds that the sampler makes, and the samples' column that holds them, in the row of each chain's last draw. A unit
@@ -143,10 +146,12 @@ def bench_legibility(settings: LegibilityBenchSettings) -> Iterator[KindMeasured
     if settings.reference_file is not None:
         source = SavedReference.read(settings.reference_file)
     sampler = UnitSampler(network, sampling, source, device)
+    asked = SamplingSettings.part_of(settings).of_modes()
+    seeker = UnitSampler(network, sampling_settings(asked, network, nodes), source, device)
     units = tuple(plan_units(nodes, chains=sampling.chains, batch=sampling.together))
     benches = [LayerBench(network, unit, settings, natural) for unit in units]
     made = [
-        _make(bench, unit, sampler, settings, views=max(1, sampling.views))
+        _make(bench, unit, sampler, settings, views=max(1, sampling.views)) | _seek(bench, unit, seeker)
         for bench, unit in zip(benches, units, strict=True)
     ]
     measured = []
@@ -184,14 +189,27 @@ def _make(
         if all(row[column] is not None for row in last)
     }
     budget = settings.gradients_each or max(1, round(gradients))
-    for kind, limit in ((OPTIMISER, math.inf), (f"{OPTIMISER} in the time", seconds)):
-        most = budget if math.isinf(limit) else 10**9
+    for kind, most, limit in (
+        (OPTIMISER, budget, math.inf),
+        (f"{OPTIMISER} at {_USUAL}", _USUAL, math.inf),
+        (f"{OPTIMISER} in the time", 10**9, seconds),
+    ):
         done = optimise(bench.scores, bench.network, gradients=most, seconds=limit, seed=settings.seed)
         images = torch.split(done.images, settings.chains)
         kinds[kind] = Made(kind, images, done.gradients, done.seconds)
     shown = tuple(bench.natural[found.shown[: settings.chains]] for found in bench.queries)
     kinds["natural"] = Made("natural", shown, 0, 0)
     return kinds
+
+
+def _seek(bench: LayerBench, unit: Unit, seeker: UnitSampler) -> dict[str, Made]:
+    """Return the modes that ``raygen look`` finds; none where a node is dead."""
+    start = time.perf_counter()
+    rows = seeker.sample(unit)
+    seconds, last, device = time.perf_counter() - start, last_draws(rows), bench.natural.device
+    images = tuple(pictures(last, str(node), "image").to(device) for node in bench.nodes)
+    made = Made("modes", images, float(np.mean(rows["gradients"].to_numpy())), seconds)
+    return {made.kind: made} if all(row["dead"] is None for row in last) else {}
 
 
 def last_draws(rows: pa.Table) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ class KindMeasured:
     """Images of one kind.
 
     Attributes:
-        kind: draws, means, optimiser, natural.
+        kind: draws, means, modes, optimiser, natural.
         images: of all nodes.
         gradients: of the network for each image, views counted one by one; the mean over the nodes.
         seconds: they took.

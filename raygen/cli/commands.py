@@ -17,6 +17,7 @@ from raygen.cli.tables import class_table, layer_line, layer_table, trial_table
 from raygen.config import (
     DemoConfig,
     GalleryConfig,
+    LookConfig,
     NodesConfig,
     PipelineConfig,
     PretrainConfig,
@@ -138,14 +139,26 @@ def sample(config: SampleConfig, *, only_plan: bool, as_json: bool) -> None:
         return
     if as_json:
         raise SettingsError("json without plan", where="options", right="give --plan as well, or leave out --json")
-    display = Display(sys.stdout)
-    display.stage("sample")
+    display = _sample(config)
+    display.say(f"pages: raygen gallery --out {for_shell(copyable(config.out))}")
+
+
+@click.command(cls=SettingsCommand, epilog="Manual: raygen help references-and-tilt")
+@configured(LookConfig)
+def look(config: LookConfig) -> None:
+    """Show at once what nodes respond to.
+
+    Climbs, from a few random starts for each node, to a mode of the distribution that raygen sample draws from, under a
+    score that holds for moved and zoomed images as well. A mode is the most typical image, not a sample. Then makes the
+    pages, as raygen gallery does. The same command continues where it was stopped.
+    """
+    display = _sample(config.sampling)
+    display.stage("gallery")
     try:
-        sampled = stages.sample(config, lambda report: show_farm(display, report))
+        summary = stages.gallery(config.out)
     finally:
         display.close()
-    show_samples(display, sampled)
-    display.say(f"pages: raygen gallery --out {for_shell(copyable(config.out))}")
+    show_gallery(display, summary)
 
 
 @click.command(cls=SettingsCommand, epilog="Manual: raygen help gallery")
@@ -157,6 +170,18 @@ def gallery(config: GalleryConfig) -> None:
     RUN is its folder or URI, as --out.
     """
     show_gallery(Display(sys.stdout), stages.gallery(config.out))
+
+
+def _sample(config: SampleConfig) -> Display:
+    """Sample, and say what came of it; return where it was said."""
+    display = Display(sys.stdout)
+    display.stage("sample" if config.mode_steps is None else "look")
+    try:
+        sampled = stages.sample(config, lambda report: show_farm(display, report))
+    finally:
+        display.close()
+    show_samples(display, sampled)
+    return display
 
 
 def _plan(config: SampleConfig, *, as_json: bool) -> None:

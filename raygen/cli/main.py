@@ -30,6 +30,7 @@ _SECTIONS = {
         "nodes": LazyCommand(_WORK, "nodes", "List the layers whose nodes can be sampled."),
         "reference": LazyCommand(_WORK, "reference", "Fit a reference to images and save it."),
         "tune": LazyCommand(_WORK, "tune", "Search a layer's tilt and step size."),
+        "look": LazyCommand(_WORK, "look", "Show at once what nodes respond to."),
         "sample": LazyCommand(_WORK, "sample", "Draw samples of nodes."),
         "gallery": LazyCommand(_WORK, "gallery", "Make the pages and pictures of a run."),
     },

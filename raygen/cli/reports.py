@@ -44,21 +44,28 @@ def show_samples(display: Display, sampled: Sampled) -> None:
     """Show what sampling made since this start, and what there is in all."""
     report = sampled.report
     made = report.made
+    seeks = sampled.run.request["request"]["settings"].get("mode_steps") is not None
+    stage = "look" if seeks else "sample"
     if report.before:
-        display.say(f"sample: {report.before} of {report.units} units were there already")
-    if made.units:
+        display.say(f"{stage}: {report.before} of {report.units} units were there already")
+    if made.units and seeks:
+        display.say(
+            f"look: {made.samples:,} modes of {made.nodes} nodes in {duration(report.seconds)}, "
+            f"{made.gradients:,} gradients; modes are no samples (raygen sample draws those)"
+        )
+    elif made.units:
         display.say(
             f"sample: {made.samples:,} samples of {made.nodes} nodes in {duration(report.seconds)}, "
             f"{made.gradients:,} gradients, {made.converged} nodes converged"
         )
-        if made.dead:
-            display.say(f"sample: {made.dead} of these nodes are constant or dead; they are marked, and not sampled")
         display.table(totals_table(report.layers))
         if (left := made.nodes - made.dead - made.converged) > 0:
             display.say(
                 f"not converged: {left} of {made.nodes} nodes, marked in the pages; a lower --contrast, another "
                 "--reference or more --draws may help (raygen help chains-and-convergence)"
             )
+    if made.dead:
+        display.say(f"{stage}: {made.dead} of these nodes are constant or dead; they are marked, and not sampled")
     if taken := _in_short(sampled.run.request["request"]):
         display.say(f"settings: {taken}; all are in run.json")
     display.say(f"run: {sampled.run.location.title}")
@@ -67,7 +74,8 @@ def show_samples(display: Display, sampled: Sampled) -> None:
 def _in_short(request: Mapping[str, Any]) -> str:
     """Return what decides most how samples look and how long they take, by the names of the options."""
     settings = request.get("settings", {})
-    names = ("tilt", "contrast", "views", "chains", "warm_up", "draws", "thin", "budget")
+    drawing = () if settings.get("mode_steps") is not None else ("views", "warm_up", "draws", "thin", "budget")
+    names = ("tilt", "contrast", "mode_steps", "chains", *drawing)
     found = {name: settings[name] for name in names if settings.get(name) is not None}
     if "tilt" in found:  # which goes before
         found.pop("contrast", None)
@@ -78,7 +86,7 @@ def _in_short(request: Mapping[str, Any]) -> str:
 def show_gallery(display: Display, summary: GallerySummary) -> None:
     """Show what the gallery holds, and how to open it."""
     display.say(
-        f"gallery: {summary.samples:,} samples of {summary.nodes} nodes "
+        f"gallery: {summary.samples:,} pictures of {summary.nodes} nodes "
         f"in {summary.layers} layer{'' if summary.layers == 1 else 's'}"
     )
     for kind, names in (("not done yet", summary.missing), ("torn", summary.torn)):

@@ -21,7 +21,7 @@ Images = list[list[bytes]]
 _OF_THE_NODE = (
     "node", "layer", "channel", "class_name", "tilt", "contrast",
     "r_hat", "r_hat_nested", "ess_bulk", "trajectories", "stop_reason", "log_z", "log_z_error", "dead",
-    "barrier",
+    "barrier", "mode_steps",
 )  # fmt: skip
 """Columns that are the same for all samples of a node."""
 
@@ -56,6 +56,7 @@ class Entry:
         stop_reason: why no more were made, "converged" or "budget"; None in a run without a budget.
         dead: why the node was not sampled; None for almost all.
         barrier: Lambda between the reference and the node; None where it was not measured.
+        mode_steps: steps uphill to its images, which are modes then; None where they are draws.
     """
 
     node: str
@@ -81,6 +82,7 @@ class Entry:
     stop_reason: str | None = None
     dead: str | None = None
     barrier: float | None = None
+    mode_steps: int | None = None
 
     @property
     def label(self) -> str:

@@ -15,9 +15,11 @@ _HASH = re.compile(r"\b[0-9a-fA-F]{24,}\b")
 _ITEMS, _LETTERS = 8, 100
 _HEADLINE = (
     "network", "weights", "weights_hash", "data", "reference", "reference_file", "reference_hash", "bounded", "sigma",
-    "exponent", "cutoff", "contrast", "tilt", "views", "kernel", "steps", "warm_up", "chains", "draws", "thin", "seed",
-    "raygen",
+    "exponent", "cutoff", "contrast", "tilt", "views", "mode_steps", "kernel", "steps", "warm_up", "chains", "draws",
+    "thin", "seed", "raygen",
 )  # fmt: skip
+_OF_CHAINS = {"views", "kernel", "steps", "warm_up", "draws", "thin"}
+"""What decides nothing of modes."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,20 @@ def facts(document: Mapping[str, Any]) -> tuple[tuple[Fact, ...], tuple[Fact, ..
     leaves = [*_leaves(_part(document, "request")), *_leaves(_part(document, "about"))]
     # The settings have one flat set of names, as on the command line.
     found = [Fact(name.removeprefix("settings."), _short(value), _full(value)) for name, value in leaves]
-    first = sorted((fact for fact in found if fact.name in _HEADLINE), key=lambda fact: _HEADLINE.index(fact.name))
-    return tuple(first), tuple(fact for fact in found if fact.name not in _HEADLINE)
+    headline = [name for name in _HEADLINE if not (seeks_modes(document) and name in _OF_CHAINS)]
+    first = sorted((fact for fact in found if fact.name in headline), key=lambda fact: headline.index(fact.name))
+    return tuple(first), tuple(fact for fact in found if fact.name not in headline)
 
 
 def network_name(document: Mapping[str, Any]) -> str:
     """Return what the run calls its network."""
     name = _part(document, "request").get("network")
     return name if isinstance(name, str) and name else "the network"
+
+
+def seeks_modes(document: Mapping[str, Any]) -> bool:
+    """Return whether the run sought modes, instead of samples."""
+    return bool(_part(_part(document, "request"), "settings").get("mode_steps"))
 
 
 def limits(document: Mapping[str, Any]) -> Limits | None:

@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from raygen.gallery.exhibits import Exhibit, Layer
-from raygen.gallery.facts import facts, limits, network_name, redraw_command
+from raygen.gallery.facts import facts, limits, network_name, redraw_command, seeks_modes
 from raygen.gallery.pictures import TILE_CHAINS, contact_sheet, trace
 from raygen.storage import Location, below
 from raygen.text import for_page, without_secrets
@@ -60,7 +60,8 @@ class Site:
         if not exhibits:
             return
         chains = min(TILE_CHAINS, max(len(exhibit.node.chains) for exhibit in exhibits))
-        drawn = f"last draw of each of {chains} chains" if chains > 1 else "last draw"
+        what = "mode" if seeks_modes(self.document) else "last draw"
+        drawn = f"{what} of each of {chains} chains" if chains > 1 else what
         title = f"{exhibits[0].node.model}, {layer.name}: {len(exhibits):,} nodes, {drawn}"
         tiles = [(exhibit.entry.label, exhibit.tile.png) for exhibit in exhibits]
         self.location.write(f"{layer.folder}/contact_sheet.png", contact_sheet(title, tiles))
@@ -88,7 +89,8 @@ class Site:
         return below(self.location.text, "index.html")
 
     def _page(self, name: str, template: str, **values: Any) -> None:
-        self.location.write(name, _render(self.env, template, title=self.title, **values))
+        modes = seeks_modes(self.document)
+        self.location.write(name, _render(self.env, template, title=self.title, modes=modes, **values))
 
     def _index(self, layers: Sequence[Layer]) -> dict[str, Any]:
         return {

@@ -36,6 +36,7 @@ from .state import ChainState as ChainState
 from .state import Parameters as Parameters
 from .state import ScoreFunction as ScoreFunction
 from .state import StepInfo as StepInfo
+from .state import along_rows as along_rows
 from .streams import Noise as Noise
 from .streams import Streams as Streams
 from .warmup import TiltRule as TiltRule

@@ -27,7 +27,7 @@ _PLASTIC = 1.2207440846057596
 
 @dataclass(frozen=True)
 class Views:
-    """So many views of images of one size, always the same ones; the first is the image itself.
+    """So many views of images of one size, always the same ones; number 0 is the image itself.
 
     Each is linear in the image and works along the rows and the columns apart. Beyond the edge the image is mirrored.
 
@@ -40,11 +40,11 @@ class Views:
     across: Tensor
 
     @classmethod
-    def of(cls, count: int, height: int, width: int) -> Views:
-        """Return ``count`` views, at least 1, in float32."""
-        index = torch.arange(count, dtype=torch.float64)[:, None]
+    def of(cls, count: int, height: int, width: int, *, first: int = 0) -> Views:
+        """Return ``count`` views, at least 1, in float32; those from number ``first`` on in their sequence."""
+        index = torch.arange(first, first + count, dtype=torch.float64)[:, None]
         powers = torch.tensor([_PLASTIC**-1, _PLASTIC**-2, _PLASTIC**-3], dtype=torch.float64)
-        down, across, zoom = (2 * ((0.5 + index * powers) % 1) - 1).unbind(1)  # 0 for the first, else in -1..1
+        down, across, zoom = (2 * ((0.5 + index * powers) % 1) - 1).unbind(1)  # 0 for number 0, else in -1..1
         size = 1 + _ZOOM * zoom
         return cls(_resampling(height, size, _SHIFT * height * down), _resampling(width, size, _SHIFT * width * across))
 

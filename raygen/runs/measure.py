@@ -94,12 +94,15 @@ class Meter:
         Raises:
             ScoreError: if its score is not finite where its chains start.
         """
+        if self._sampler.seeks_modes:
+            return self._climb(unit)
         node, tilt, beginning, per_dead = self._alive(unit.parsed)
         own = self._sampler.make_batch(unit.parsed, unit.chains)
         whole = own.capacity * unit.chains
         # One node many times: among the others may be dead ones, which are not sampled.
         timed = self._grow([node] * own.capacity, unit.chains, tilt)
-        memory = self._memory(timed[-1].batch, whole / timed[-1].rows)
+        longest = _changed(timed[-1].batch, trajectory="steps")
+        memory = self._memory(lambda: longest.step(longest.begin()), whole / timed[-1].rows)
         # A chain of the largest batch is as much faster than one of the pilot as its longest trajectory is.
         pilot = next((each for each in reversed(timed) if each.seconds * _FEWEST <= _PILOT), timed[0])
         share = (timed[-1].seconds / timed[-1].rows) / pilot.seconds
@@ -116,6 +119,31 @@ class Meter:
             warm_steps=warm_steps,
             steps=steps,
             memory=memory,
+        )
+
+    def _climb(self, unit: Unit) -> Speed:
+        """Measure a unit whose modes are sought: a step is a trajectory of one gradient."""
+        node, _, beginning, per_dead = self._alive(unit.parsed)
+        count, each = 1, min(unit.chains, 2)
+        while True:
+            seeker = self._sampler.make_seeker([node] * count, each)
+            start = seeker.begin()
+            seconds = self._again(seeker.step, start)
+            if (count == len(unit.nodes) and each == unit.chains) or seconds > _TRAJECTORY / 2:
+                break
+            count, each = _more(count, len(unit.nodes), each, unit.chains)
+        rows, whole = count * each, len(unit.nodes) * unit.chains
+        return Speed(
+            rows=rows,
+            per_warm_up=0.0,
+            per_trajectory=seconds / rows,
+            per_dead=per_dead,
+            per_draw=seconds / rows,  # which takes a gradient as well
+            per_look=0.0,
+            beginning=beginning,
+            warm_steps=0.0,
+            steps=1.0,
+            memory=self._memory(lambda: seeker.step(start), whole / rows),
         )
 
     def _alive(self, nodes: Sequence[Node]) -> tuple[Node, dict[str, float], float, float]:
@@ -141,7 +169,7 @@ class Meter:
             timed.append(_Timed(batch, seconds))
             if (count == len(nodes) and each == chains) or seconds > _TRAJECTORY / 2:
                 return timed
-            count, each = (count, min(2 * each, chains)) if each < chains else (min(2 * count, len(nodes)), each)
+            count, each = _more(count, len(nodes), each, chains)
 
     def _try(self, pilot: _Timed) -> tuple[float, float, float, float, float]:
         """Warm up, draw and keep a draw; return seconds and gradients of a trajectory in each, and the draw's seconds.
@@ -168,16 +196,15 @@ class Meter:
                       record.double())  # fmt: skip
         return self._again(diagnose, trace, chains, settings.superchains)
 
-    def _memory(self, batch: Batch, times: float) -> float:
-        """Return the bytes at the peak of a trajectory, with so many times the batch's chains."""
-        longest = _changed(batch, trajectory="steps")
+    def _memory(self, work: Callable[[], object], times: float) -> float:
+        """Return the bytes at the peak of a trajectory, or a step, with so many times the chains that it moves."""
         if self._device.type == "cuda":
             base = torch.cuda.memory_allocated(self._device)
             torch.cuda.reset_peak_memory_stats(self._device)
-            longest.step(longest.begin())
+            work()
             return base + times * (torch.cuda.max_memory_allocated(self._device) - base)
         with PeakMemory() as memory:
-            longest.step(longest.begin())
+            work()
         return memory.base + times * (memory.peak - memory.base)
 
     def _clock(
@@ -193,6 +220,11 @@ class Meter:
     def _again(self, work: Callable[_Given, object], *given: _Given.args, **named: _Given.kwargs) -> float:
         """Return the shorter time of two: the first may prepare what stays, and others on the machine only add."""
         return min(self._clock(work, *given, **named)[1] for _ in range(2))
+
+
+def _more(count: int, nodes: int, each: int, chains: int) -> tuple[int, int]:
+    """Return twice as many chains of each node, or else twice as many nodes, as far as there are some."""
+    return (count, min(2 * each, chains)) if each < chains else (min(2 * count, nodes), each)
 
 
 def _changed(batch: Batch, **changes: object) -> Batch:

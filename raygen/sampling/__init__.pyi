@@ -13,5 +13,7 @@ from .sampler import SamplerState as SamplerState
 from .sampler import UnitSampler as UnitSampler
 from .sampler import UnitTrace as UnitTrace
 from .sampler import settings_of as settings_of
+from .settings import MODE_STEPS as MODE_STEPS
+from .settings import ModeSettings as ModeSettings
 from .settings import SamplingSettings as SamplingSettings
 from .targets import DEAD_IMAGES as DEAD_IMAGES

@@ -166,15 +166,24 @@ def begin_cohort(
     Raises:
         ScoreError: if a gradient is not finite.
     """
-    rule: FixedTilt | ContrastTilt
-    if settings.tilt is not None:
-        rule = FixedTilt(chains.score.new_full((len(indices),), settings.tilt))
-    else:
-        assert settings.contrast is not None  # the settings see to it
-        rule = ContrastTilt.begin(settings.contrast, reference, chains.gradient, len(indices))
+    rule = make_tilt_rule(settings, reference, chains.gradient, len(indices))
     warm = begin(settings.make_warm_up(), settings.make_kernel(), chains, rule)
     spent = torch.zeros(len(chains.score), dtype=torch.int64)
     return _freeze(Cohort(indices, 0, settings.iterations, spent, warm), settings)
+
+
+def make_tilt_rule(
+    settings: SamplingSettings, reference: Reference, gradient: Tensor, nodes: int
+) -> FixedTilt | ContrastTilt:
+    """Return what decides the tilts of so many nodes, whose chains start with these gradients.
+
+    Raises:
+        ScoreError: if a gradient is not finite.
+    """
+    if settings.tilt is not None:
+        return FixedTilt(gradient.new_full((nodes,), settings.tilt))
+    assert settings.contrast is not None  # the settings see to it
+    return ContrastTilt.begin(settings.contrast, reference, gradient, nodes)
 
 
 def look(cohort: Cohort, settings: SamplingSettings) -> tuple[Cohort | None, EndedNodes | None]:

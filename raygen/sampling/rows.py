@@ -38,6 +38,7 @@ class NodeFacts:
     stopped: Stop | None = None
     dead: str | None = None
     barrier: float | None = None
+    mode_steps: int | None = None
 
 
 def make_rows(
@@ -111,6 +112,7 @@ def _node_columns(node: NodeFacts) -> dict[str, object]:
         "stop_reason": node.stopped,
         "dead": node.dead,
         "barrier": node.barrier,
+        "mode_steps": node.mode_steps,
         "reference": node.reference,
         "views": node.views,
     }

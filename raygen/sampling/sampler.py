@@ -23,6 +23,7 @@ from raygen.sampling.batch import Batch, BatchState
 from raygen.sampling.cohort import EndedNodes
 from raygen.sampling.draws import Draw, make_draw, make_means
 from raygen.sampling.log_z import LogZ, LogZEstimator, LogZState
+from raygen.sampling.modes import Climb, ModeSeeker
 from raygen.sampling.progress import Reporter, UnitProgress
 from raygen.sampling.reference import Source
 from raygen.sampling.rows import NodeFacts, add_log_z, make_rows, read_rows, to_bytes
@@ -66,16 +67,18 @@ class SamplerState:
     """All that a unit has come to, those of its nodes that are dead apart.
 
     Attributes:
-        batch: its chains.
+        batch: its chains; none where modes are sought.
         rows: of the nodes that have ended, each cohort's as an Arrow stream.
         log_z: of the first nodes, where it is asked for; begun once all chains have ended.
         estimate: of the next nodes' log Z.
+        climb: the way to its modes, where these are sought.
     """
 
     batch: BatchState
     rows: tuple[bytes, ...] = ()
     log_z: tuple[LogZ, ...] = ()
     estimate: LogZState = field(default_factory=LogZState)
+    climb: Climb | None = None
 
 
 def settings_of(settings: SamplingSettings, profile: Profile, layer: str) -> SamplingSettings:
@@ -135,7 +138,10 @@ class UnitSampler:
         nodes = unit.parsed
         dead = self.find_dead(nodes)
         tables = [self._dead_rows(node, reason, unit.chains) for node, reason in dead.items()]
-        if alive := [node for node in nodes if node not in dead]:
+        alive = [node for node in nodes if node not in dead]
+        if alive and self.seeks_modes:
+            tables.append(self._modes(self.make_seeker(alive, unit.chains), on_progress, on_state, saved))
+        elif alive:
             batch = self.make_batch(alive, unit.chains)
             begun = self._rebuild(batch, saved) if saved else None
             state = begun or SamplerState(batch.begin())
@@ -166,6 +172,11 @@ class UnitSampler:
         return UnitTrace(batch.nodes, tuple(ended), self._settings.kernel_steps)
 
     @property
+    def seeks_modes(self) -> bool:
+        """Whether modes are sought, instead of samples."""
+        return self._settings.mode_steps is not None
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Which shortcuts the last unit did not take, and why; mostly none."""
         return self._targets.notes
@@ -180,6 +191,12 @@ class UnitSampler:
         settings = settings_of(self._settings, self._profile, nodes[0].layer)
         return Batch(nodes, density, self._targets.streams(nodes, chains), settings)
 
+    def make_seeker(self, nodes: Sequence[Node], chains: int) -> ModeSeeker:
+        """Return what seeks modes of nodes of one layer and ending, so many of each."""
+        density = self._targets.density(self._targets.scores(nodes, chains))
+        settings = settings_of(self._settings, self._profile, nodes[0].layer)
+        return ModeSeeker(nodes, density, self._targets.streams(nodes, chains), settings)
+
     def draw(self, batch: Batch, state: BatchState) -> BatchState:
         """Return the state with a draw of each cohort for which it is due."""
         cohorts = tuple(
@@ -190,18 +207,46 @@ class UnitSampler:
         )  # fmt: skip
         return replace(state, cohorts=cohorts)
 
-    def _rebuild(self, batch: Batch, saved: Tensors) -> SamplerState | None:
+    def _rebuild(self, mover: Batch | ModeSeeker, saved: Tensors) -> SamplerState | None:
         """Return the state that was saved; None where it does not fit."""
-        rule = ContrastTilt if batch.settings.tilt is None else FixedTilt
-        given = {TiltRule: rule, Reference: batch.density.reference}
+        rule = ContrastTilt if mover.settings.tilt is None else FixedTilt
+        given = {TiltRule: rule, Reference: mover.density.reference}
         try:
             state = rebuild(SamplerState, saved, self._device, given)
-            batch.check(state.batch)
+            mover.check(state.batch) if isinstance(mover, Batch) else mover.check(state.climb)
             read_rows(state.rows)
         except (StoreError, TypeError, ValueError) as error:
-            log.warning("%s begins anew, its saved state does not fit: %s", batch.nodes[0], error)
+            log.warning("%s begins anew, its saved state does not fit: %s", mover.nodes[0], error)
             return None
         return state
+
+    def _modes(
+        self,
+        seeker: ModeSeeker,
+        on_progress: Callable[[UnitProgress], None] | None,
+        on_state: Callable[[SamplerState], None] | None,
+        saved: Tensors | None,
+    ) -> pa.Table:
+        """Climb to the end, from the start or from where a saved state was; return the rows."""
+        report = Reporter(1, on_progress)
+        begun = self._rebuild(seeker, saved) if saved else None
+        climb = begun.climb if begun is not None and begun.climb is not None else seeker.begin()
+        while climb.made < seeker.steps:
+            climb = seeker.step(climb)
+            report.chains(climb.made / seeker.steps, math.nan)
+            if on_state is not None:
+                on_state(SamplerState(BatchState(), climb=climb))
+        parameters = seeker.parameters(climb)
+        draw = self._draw(seeker.density, Kernel().init(seeker.density, climb.position), parameters.tilt)
+        chains = seeker.streams.chains
+        tilts = parameters.tilt[::chains].tolist()
+        facts = [
+            replace(self._facts(node, seeker.density, UNKNOWN, agree=False), mode_steps=seeker.steps, dead=_flat(tilt))
+            for node, tilt in zip(seeker.nodes, tilts, strict=True)
+        ]
+        trace, _ = no_trace(len(climb.position))
+        return make_rows(facts, [draw], trace, parameters, gradients=[seeker.steps] * len(climb.position),
+                         seed=self._settings.seed)  # fmt: skip
 
     def _states(self, batch: Batch, state: SamplerState, report: Reporter) -> Iterator[SamplerState]:
         """Yield the state after each trajectory that is missing."""
@@ -256,7 +301,7 @@ class UnitSampler:
                 trajectories=len(ended.trace),
                 stopped=None if self._settings.budget is None else "converged" if agree else "budget",
                 barrier=None if math.isnan(barrier) else barrier,
-                dead=None if tilt > 0 else "dead: its score had no gradient wherever its chains went",
+                dead=_flat(tilt),
             )
             for index, found, agree, barrier, tilt in zip(
                 ended.indices, ended.diagnostics, ended.converged, ended.barrier, tilts, strict=True
@@ -282,6 +327,11 @@ class UnitSampler:
             reference=reference_kind(density.reference),
             views=len(density.score.views) if isinstance(density.score, ViewScores) else 1,
         )
+
+
+def _flat(tilt: float) -> str | None:
+    """Return why a node with this tilt was not sampled; None where it is above 0, as a gradient makes it."""
+    return None if tilt > 0 else "dead: its score had no gradient wherever its chains went"
 
 
 def _climb(estimator: LogZEstimator, nodes: Sequence[Node], state: SamplerState) -> SamplerState:

@@ -40,6 +40,15 @@ FEATURES: Mapping[str, Any] = MappingProxyType({**PHOTOGRAPHS, "contrast": 4.0, 
 """The same for nodes within such a network: what they respond to shows at a weaker tilt, which mixes, and moved views
 of their small images hardly differ."""
 
+MODES: Mapping[str, Any] = MappingProxyType({**PHOTOGRAPHS, "exponent": 1.2, "contrast": 64.0, "views": 0})
+"""The same for modes of classes, which have no noise that a steeper spectrum must keep down."""
+
+FEATURE_MODES: Mapping[str, Any] = MappingProxyType({**MODES, "contrast": 16.0})
+"""The same for modes of nodes within such a network, whose colours saturate at more."""
+
+MODE_STEPS = 128
+"""Steps uphill that ``raygen look`` makes."""
+
 _WAITED_FOR: Mapping[str, Any] = MappingProxyType({"chains": 4, "draws": 4, "thin": 4, "warm_up": 60})
 """As many as a person waits for: a minute or two on one core for a class of the SqueezeNet at 112 pixels, which takes
 20 ms a gradient."""
@@ -71,12 +80,24 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 """Settings that go together, where the user gives no others. The paper gives no sigma of the AlexNet; 10 is LeNet's."""
 
 
+class ModeSettings(TiltingSettings):
+    """What decides the modes of nodes; and of their samples, where chains start and in what distribution they move."""
+
+    group: ClassVar[Group] = Group.CHAINS
+
+    chains: Annotated[int, Group.MAIN] = Field(8, ge=1, le=4096, description="chains of each node")
+    seed: Annotated[int, Group.MAIN] = Field(0, ge=0, lt=2**63, description="seed of all random numbers")
+    mode_steps: int | None = Field(
+        None, ge=1, le=100_000,
+        description=f"steps uphill to a mode for each chain, which is no sample; raygen look makes {MODE_STEPS}",
+    )  # fmt: skip
+
+
 class ChainSettings(Settings):
     """How many draws of how many chains, and when a node has converged."""
 
     group: ClassVar[Group] = Group.CHAINS
 
-    chains: Annotated[int, Group.MAIN] = Field(8, ge=1, le=4096, description="chains of each node")
     superchains: Annotated[int | None, Group.CONVERGENCE] = Field(
         None, ge=2, le=4096,
         description="groups of a node's chains that share a start; nested R-hat then decides what has converged",
@@ -105,7 +126,7 @@ class ChainSettings(Settings):
         return self.budget or self.iterations
 
 
-class SamplingSettings(TiltingSettings, ChainSettings, HmcSettings):
+class SamplingSettings(ModeSettings, ChainSettings, HmcSettings):
     """Everything that decides the samples of a given network's nodes."""
 
     group: ClassVar[Group] = Group.CHAINS
@@ -113,7 +134,6 @@ class SamplingSettings(TiltingSettings, ChainSettings, HmcSettings):
     preset: Preset | None = Field(
         None, description="settings for a first look, for convergence or of the paper, where you give no others"
     )
-    seed: Annotated[int, Group.MAIN] = Field(0, ge=0, lt=2**63, description="seed of all random numbers")
     crop: Annotated[bool, Group.NETWORK] = Field(
         True, description="sample convolution nodes at the size of their receptive field"
     )
@@ -123,6 +143,10 @@ class SamplingSettings(TiltingSettings, ChainSettings, HmcSettings):
     batch: Annotated[int, Group.COMPUTE] = Field(
         128, ge=1, le=65536, description="images that share one forward and backward pass, at most: chains, times views"
     )
+    views: Annotated[int, Group.TILT] = Field(
+        0, ge=0, le=256,
+        description="score an image by the mean over so many shifted and zoomed views of it; 0 is the plain score",
+    )  # fmt: skip
     log_z: Annotated[bool, Group.CONVERGENCE] = Field(
         False, description="estimate log Z of each node by annealed importance sampling"
     )
@@ -141,6 +165,8 @@ class SamplingSettings(TiltingSettings, ChainSettings, HmcSettings):
     @property
     def gradients(self) -> int:
         """Gradients of one chain in all, at most: shorter trajectories take fewer."""
+        if self.mode_steps is not None:
+            return self.mode_steps
         return (self.warm_up + self.longest) * self.kernel_steps
 
     def for_images_of(self, channels: int, side: int, *, classes: bool = True) -> Self:
@@ -158,17 +184,27 @@ class SamplingSettings(TiltingSettings, ChainSettings, HmcSettings):
         if channels != 3 or self.preset is not None:
             return self
         given = {name for name in self.model_fields_set if getattr(self, name) is not None}
-        fills: dict[str, Any] = dict(PHOTOGRAPHS if classes else FEATURES)
+        seeks = self.mode_steps is not None
+        of_classes, within = (MODES, FEATURE_MODES) if seeks else (PHOTOGRAPHS, FEATURES)
+        fills: dict[str, Any] = dict(of_classes if classes else within)
         if given & _REFERENCE:
             fills = {"sigma": fills["sigma"]}
         elif "tilt" in given:
             del fills["contrast"]
         fills |= {name: few for name, few in _WAITED_FOR.items() if name != "chains" or self.superchains is None}
-        if not classes and not given & {"draws", "thin"}:
+        if not classes and not seeks and not given & {"draws", "thin"}:
             fills["budget"] = min(_AFFORDED // side**2, _MOST) - _WAITED_FOR["warm_up"]
         found = self.model_copy(update={name: value for name, value in fills.items() if name not in given})
         short = found.budget is not None and found.budget < found.iterations
         return found.model_copy(update={"budget": found.iterations}) if short else found
+
+    def of_modes(self) -> Self:
+        """Return the settings that seek a mode for each chain instead, where the user has not described the tilt.
+
+        Of what was given, the reference, the chains, the seed and what decides the network's cut remain.
+        """
+        kept = self.model_fields_set & (_REFERENCE | {"chains", "seed", "crop", "forces", "batch"})
+        return type(self)(**{name: getattr(self, name) for name in kept}, mode_steps=self.mode_steps or MODE_STEPS)
 
     @model_validator(mode="before")
     @classmethod
@@ -176,6 +212,25 @@ class SamplingSettings(TiltingSettings, ChainSettings, HmcSettings):
         name = values.get("preset") if isinstance(values, dict) else None
         preset = PRESETS.get(name) if isinstance(name, str) else None
         return values if preset is None else {**preset, **values}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_mode_a_chain(cls, values: Any) -> Any:
+        seeks = isinstance(values, dict) and values.get("mode_steps") is not None
+        return {"draws": 1, "thin": 1, "warm_up": 0, **values} if seeks else values
+
+    @model_validator(mode="after")
+    def _modes_alone(self) -> Self:
+        if self.mode_steps is None:
+            return self
+        for name in ("log_z", "resample", "superchains", "budget", "views"):
+            if getattr(self, name):
+                raise SettingsError(f"{name} with mode_steps, which seeks modes and draws nothing", where=name,
+                                    right="leave one of them out")  # fmt: skip
+        if self.draws != 1:
+            raise SettingsError(f"{self.draws} draws with mode_steps, which seeks one mode for each chain",
+                                where="draws", right="give chains instead")  # fmt: skip
+        return self
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

@@ -120,6 +120,7 @@ def trace(config: SampleConfig) -> dict[str, Groups]:
     Raises:
         InputError: if a setting, the network or a node is wrong.
     """
+    _refuse_modes(config, "trace")
     device = _device(config)
     request = read_request(config)
     return trace_nodes(
@@ -159,6 +160,7 @@ def tune(config: TuneConfig, on_progress: Callable[[int, int], None]) -> TuningR
     """
     from raygen.cluster import Search, search, session  # noqa: PLC0415  (only here Ray is needed)
 
+    _refuse_modes(config, "tune")
     network = load_sampled(config, config.nodes)
     nodes = parse_nodes(config.nodes, network, list_layers(network))
     layer = _one_layer(nodes, "tune")
@@ -334,6 +336,16 @@ def _farm(config: SampleConfig, run: Run, request: Request, on_progress: Callabl
             profile=request.profile, threads=config.threads, gpus=config.gpus, save_every=config.save_every,
         )  # fmt: skip
         return Farm(units, done, kind, size=size, deadline=config.deadline, name=title_of(config.out)).run(on_progress)
+
+
+def _refuse_modes(config: SamplingSettings, what: str) -> None:
+    """Refuse modes where chains are to be moved.
+
+    Raises:
+        SettingsError: if modes are asked for.
+    """
+    if config.mode_steps is not None:
+        raise SettingsError(f"{what} with mode_steps, which moves no chains", where="mode_steps", right="leave it out")
 
 
 def _one_layer(nodes: tuple[Node, ...], verb: str) -> str:

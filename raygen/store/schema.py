@@ -65,6 +65,8 @@ SAMPLES = pa.schema(
         pa.field("mean_low", pa.float32()),  # the pixel value shown as 0
         pa.field("mean_high", pa.float32()),  # the pixel value shown as 255
         pa.field("mean_score", pa.float32()),  # f of this image
+        # Steps uphill to this image, which is a mode of the density then, and no draw from it; null for a draw.
+        pa.field("mode_steps", pa.int32()),
     ],
     metadata=_META,
 )

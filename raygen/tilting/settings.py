@@ -55,11 +55,6 @@ class TiltingSettings(FitSettings):
         None, gt=0, le=1e9, description="the tilt b itself, the same for all nodes; used instead of contrast"
     )
 
-    views: int = Field(
-        0, ge=0, le=256,
-        description="score an image by the mean over so many shifted and zoomed views of it; 0 is the plain score",
-    )  # fmt: skip
-
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
         if self.tilt is None and self.contrast is None:

@@ -18,7 +18,7 @@ from raygen.store import Unit
 
 QUICK = {"weights": "random", "second_network": "lenet", "second_weights": "random", "chains": 2, "draws": 2, "thin": 1,
          "warm_up": 3, "steps": 2, "threads": 1, "questions": 4}  # fmt: skip
-KINDS = ["draws", "means", "optimiser", "optimiser in the time", "natural"]
+KINDS = ["draws", "means", "optimiser", "optimiser at 256", "optimiser in the time", "natural", "modes"]
 NODES = ("ip2:3", "ip2:5", "conv1:2")
 NAN = math.nan
 
@@ -48,7 +48,8 @@ def test_draws_optimised_and_natural_images_of_each_node_have_all_measures(done)
 
 
 def test_the_optimiser_has_as_many_gradients_as_the_views_of_a_chain_and_as_much_time_the_second_time(done):
-    _, (draws, _, equal, timed, natural) = done
+    _, (draws, _, equal, usual, timed, natural, modes) = done
+    assert (usual.gradients, modes.gradients) == (256, 128)
     assert draws.gradients <= (3 + 2) * 2 * 2
     assert equal.gradients == pytest.approx(draws.gradients, abs=0.5)
     assert timed.gradients >= 1

@@ -12,6 +12,7 @@ from raygen.cli.main import cli
 from raygen.config import (
     DemoConfig,
     GalleryConfig,
+    LookConfig,
     NodesConfig,
     PipelineConfig,
     PretrainConfig,
@@ -31,6 +32,7 @@ CONFIGS = {
     "nodes": NodesConfig,
     "reference": ReferenceConfig,
     "tune": TuneConfig,
+    "look": LookConfig,
     "sample": SampleConfig,
     "gallery": GalleryConfig,
     "status": StatusConfig,
@@ -148,9 +150,40 @@ def test_sample_says_what_it_made_and_a_second_time_that_it_was_there(call: Call
     assert "1 of 1 units were there already" in again.out
     shown = call("gallery", "--out", "run")
     assert shown.status == 0
-    assert "8 samples of 2 nodes in 1 layer\n" in shown.out
+    assert "8 pictures of 2 nodes in 1 layer\n" in shown.out
     assert shown.out.splitlines()[-1] == f"open {Path('run/gallery/index.html').absolute().as_uri()}"
     assert Path("run/gallery/index.html").exists()
+
+
+def test_look_shows_modes_says_that_they_are_no_samples_and_makes_the_pages(call: Call) -> None:
+    command = ("look", "--out", "run", "--nodes", "ip2:3 conv1:0-1", "--weights", "random", "--local")
+    first = call(*command, "--mode-steps", "20", "--chains", "2")
+    assert (first.status, first.err) == (0, "")
+    assert "look: 6 modes of 3 nodes in " in first.out and "120 gradients; modes are no samples" in first.out
+    assert "converged" not in first.out and "contrast 4, mode-steps 20, chains 2;" in first.out
+    assert "gallery: 6 pictures of 3 nodes in 2 layers" in first.out
+    pages = [Path("run/gallery", name).read_text() for name in ("index.html", "ip2/index.html", "ip2/3.html")]
+    assert "6 modes from 3 nodes" in pages[0] and "not a sample" in pages[0]
+    assert "peaks of the distribution, no samples" in pages[1]
+    assert "Modes, not samples." in pages[2] and "--mode-steps 20" in pages[2]
+    assert not any(word in page for page in pages for word in ("R-hat", "ESS", "Divergences", "converged</span>"))
+    again = call(*command, "--mode-steps", "20", "--chains", "2")
+    assert again.status == 0 and "look: 2 of 2 units were there already" in again.out
+    assert asked("run")["settings"]["mode_steps"] == 20
+    assert call("look", "--out", "other", "--nodes", "ip2:3", "--weights", "random", "--local").status == 0
+    assert (asked("other")["settings"]["mode_steps"], asked("other")["settings"]["draws"]) == (128, 1)
+
+
+def test_a_run_of_modes_is_not_continued_as_one_of_samples(call: Call) -> None:
+    command = ("--out", "run", "--nodes", "ip2:3", "--weights", "random", "--local", "--chains", "2")
+    assert call("look", *command, "--mode-steps", "3").status == 0
+    said = call("sample", *command)
+    assert said.status == 2 and len(said.err.splitlines()) == 1
+    said = call("tune", "--out", "tuned", "--nodes", "ip2:3", "--weights", "random", "--mode-steps", "3")
+    assert (said.status, said.err) == (
+        2,
+        "raygen: mode_steps: tune with mode_steps, which moves no chains; leave it out\n",
+    )
 
 
 def test_the_overview_says_of_each_command_what_its_own_help_begins_with() -> None:

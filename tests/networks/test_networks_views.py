@@ -27,6 +27,12 @@ def test_the_first_view_is_the_image_itself(height, width):
     torch.testing.assert_close(seen[::5], x, rtol=0, atol=0)
 
 
+def test_views_can_be_had_one_by_one_in_their_sequence():
+    x = images(1, 3, 17, 30)
+    single = [Views.of(1, 17, 30, first=number)(x) for number in range(6)]
+    torch.testing.assert_close(torch.cat(single), Views.of(6, 17, 30)(x), rtol=0, atol=0)
+
+
 def test_a_view_neither_brightens_nor_darkens_and_stays_between_black_and_white():
     views = Views.of(64, 17, 30)
     grey = torch.full((1, 3, 17, 30), 0.3)

@@ -50,6 +50,15 @@ def test_every_cost_is_a_finite_number_and_the_memory_that_of_a_process(network,
     assert cost.measured == 8, "the unit's own batch, since it is small"
 
 
+def test_the_steps_to_modes_are_counted_exactly(network, tmp_path):
+    asked = {"mode_steps": 7, "draws": 1, "thin": 1, "warm_up": 0}
+    report, run, settings = estimate(network, tmp_path, "conv2:0-3 ip2:0", **asked)
+    assert report.total.gradients - 5 * 16 == spent(network, run, settings) == 5 * 4 * 7
+    assert report.total.gradients == report.total.most_gradients
+    assert all(0 < cost.seconds < 1e4 and 1e7 < cost.memory < 1e12 for cost in report.layers)
+    assert report.layers[0].measured == 8
+
+
 def test_a_dead_node_is_not_what_is_measured(tmp_path):
     dead = load_network(NetworkSettings.parse({"weights": "random"}, where="test"))
     with torch.no_grad():

@@ -28,6 +28,7 @@ LATER = [
     "mean_low",
     "mean_high",
     "mean_score",
+    "mode_steps",
 ]
 
 

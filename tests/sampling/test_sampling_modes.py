@@ -1,0 +1,212 @@
+"""Modes: peaks of the tilted density, the same whoever shares the batch and wherever the climb was stopped."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from raygen.errors import ScoreError, SettingsError, StoreError
+from raygen.hmc import Streams, to_tensors
+from raygen.networks import NetworkSettings, load_network, wrap_network
+from raygen.nodes import Node
+from raygen.sampling import MODE_STEPS, BatchState, SamplerState, SamplingSettings, UnitSampler
+from raygen.sampling.modes import ModeSeeker
+from raygen.sampling.rows import to_bytes
+from raygen.sampling.settings import FEATURE_MODES, MODES
+from raygen.store import Unit
+from raygen.tilting import WhitenedScore, WhiteNoise
+
+LENET = load_network(NetworkSettings(weights="random"))
+CPU = torch.device("cpu")
+
+
+def asked(**others):
+    return SamplingSettings.parse({"mode_steps": 40, "chains": 3, "sigma": 1.0, **others}, where="test")
+
+
+def unit(layer, *channels, chains=3):
+    return Unit(f"{layer}-00000", layer, tuple(f"{layer}:{channel}" for channel in channels), chains)
+
+
+def sampler(settings, network=LENET):
+    return UnitSampler(network, settings, None, CPU)
+
+
+def pixels(row):
+    return np.array(Image.open(io.BytesIO(row["image"]["bytes"]))).astype(int)
+
+
+class Parabola(nn.Module):
+    """Scores -k (x - a)^2 / 2 of images of one pixel: view and image are one."""
+
+    def __init__(self, k, a):
+        super().__init__()
+        self.k, self.a = k, a
+
+    def forward(self, x):
+        return -0.5 * self.k * (x - self.a).square().flatten(1)
+
+
+def seeker(module, **others):
+    settings = asked(**others)
+    density = WhitenedScore(lambda x: module(x).flatten(1).sum(1), WhiteNoise((1, 1, 1), settings.sigma))
+    return ModeSeeker([Node("case", 0)], density, Streams(("0/case",), settings.chains), settings)
+
+
+def climbed(seeker):
+    climb = seeker.begin()
+    while climb.made < seeker.steps:
+        climb = seeker.step(climb)
+    return climb
+
+
+@pytest.mark.parametrize(("tilt", "sigma", "target"), [(1.0, 1.0, 3.0), (4.0, 0.5, -2.0), (0.1, 2.0, 1.0)])
+def test_the_mode_of_a_parabola_is_where_its_gradient_and_the_references_balance(tilt, sigma, target):
+    found = climbed(seeker(Parabola(2.0, target), tilt=tilt, sigma=sigma, mode_steps=1000))
+    # b f(sigma z) - z^2/2 has its peak at z = b k sigma a / (1 + b k sigma^2).
+    peak = tilt * 2.0 * sigma * target / (1 + tilt * 2.0 * sigma**2)
+    torch.testing.assert_close(found.position.flatten(), torch.full((3,), peak), rtol=1e-4, atol=1e-5)
+
+
+def test_the_usual_number_of_steps_comes_as_near_to_it_as_can_be_seen():
+    found = climbed(seeker(Parabola(2.0, 3.0), tilt=1.0, mode_steps=MODE_STEPS))
+    torch.testing.assert_close(found.position.flatten(), torch.full((3,), 2.0), rtol=0.01, atol=0)
+
+
+def test_the_mode_of_a_linear_score_has_the_contrast_that_is_asked_for():
+    module = nn.Conv2d(1, 1, 1, bias=False)
+    nn.init.constant_(module.weight, 5.0)
+    found = climbed(seeker(module, contrast=9.0, sigma=2.0, mode_steps=1000))
+    # |A z|^2 / trace(A A') = 9, along the gradient.
+    torch.testing.assert_close(found.position.flatten(), torch.full((3,), 3.0), rtol=1e-4, atol=0)
+
+
+def test_rows_say_that_they_are_modes_and_hold_nothing_of_chains():
+    rows = sampler(asked()).sample(unit("ip2", 3, 5)).to_pylist()
+    assert [(row["channel"], row["chain"], row["draw"]) for row in rows] == [
+        (c, n, 0) for c in (3, 5) for n in range(3)
+    ]
+    for row in rows:
+        assert (row["mode_steps"], row["gradients"], row["converged"], row["dead"]) == (40, 40, False, None)
+        assert all(math.isnan(row[name]) for name in ("acceptance_rate", "step_size", "r_hat", "ess_bulk"))
+        assert row["mean"] is None and row["tilt"] > 0
+    draws = sampler(SamplingSettings(steps=1, warm_up=1, draws=1, thin=1, chains=3)).sample(unit("ip2", 3))
+    assert set(draws["mode_steps"].to_pylist()) == {None}
+
+
+def test_modes_score_more_than_draws_and_their_node_is_the_top_channel():
+    rows = sampler(asked(mode_steps=100, contrast=16.0)).sample(unit("ip2", *range(10))).to_pylist()
+    drawn = SamplingSettings(steps=4, warm_up=40, draws=1, thin=10, chains=3, sigma=1.0, contrast=16.0)
+    draws = sampler(drawn).sample(unit("ip2", *range(10))).to_pylist()
+    assert all(row["top_channel"] == row["channel"] for row in rows)
+    assert np.mean([row["score"] for row in rows]) > np.mean([row["score"] for row in draws])
+
+
+def test_a_node_has_the_same_modes_alone_and_in_company():
+    together = [row for row in sampler(asked()).sample(unit("conv2", 1, 4, 7)).to_pylist() if row["channel"] == 4]
+    for row, other in zip(sampler(asked()).sample(unit("conv2", 4)).to_pylist(), together, strict=True):
+        assert np.abs(pixels(row) - pixels(other)).max() <= 1
+        assert row["score"] == pytest.approx(other["score"], rel=1e-4)
+
+
+def test_another_seed_climbs_from_other_starts():
+    one, other = (sampler(asked(seed=seed, mode_steps=5)).sample(unit("ip2", 3)).to_pylist() for seed in (0, 1))
+    assert (pixels(one[0]) != pixels(other[0])).any()
+
+
+@pytest.mark.parametrize("tilting", [{"contrast": 4.0}, {"tilt": 2.0}])
+@pytest.mark.parametrize("at", [1, 17, 39])
+def test_a_climb_that_was_stopped_goes_on_to_the_same_bits(at, tilting):
+    states = []
+    whole = sampler(asked(**tilting)).sample(unit("ip2", 3, 5), on_state=lambda state: states.append(to_tensors(state)))
+    assert len(states) == 40
+    later = []
+    again = sampler(asked(**tilting)).sample(unit("ip2", 3, 5), on_state=later.append, saved=states[at - 1])
+    assert to_bytes(again) == to_bytes(whole) and len(later) == 40 - at
+
+
+def test_a_state_of_other_chains_or_of_draws_is_passed_over(caplog):
+    states = []
+    sampler(asked(chains=2)).sample(unit("ip2", 3, chains=2), on_state=lambda state: states.append(to_tensors(state)))
+    drawn = SamplingSettings(steps=1, warm_up=2, draws=1, thin=1, chains=3)
+    sampler(drawn).sample(unit("ip2", 3), on_state=lambda state: states.append(to_tensors(state)))
+    whole = sampler(asked()).sample(unit("ip2", 3))
+    for saved in (states[0], states[-1]):
+        caplog.clear()
+        assert to_bytes(sampler(asked()).sample(unit("ip2", 3), saved=saved)) == to_bytes(whole)
+        assert "begins anew" in caplog.text
+
+
+def test_a_state_without_a_climb_is_refused():
+    with pytest.raises(StoreError, match="saved chains that draw"):
+        seeker(Parabola(1.0, 1.0)).check(SamplerState(BatchState()).climb)
+
+
+class SeldomOpen(nn.Module):
+    """Scores relu(x - 1) of images of one pixel, without a gradient at 84 % of the starts."""
+
+    def forward(self, x):
+        return (x - 1).relu().flatten(1)
+
+
+def test_a_chain_whose_start_has_no_gradient_is_drawn_anew_until_it_has_one():
+    found = climbed(seeker(SeldomOpen(), tilt=3.0, chains=16, mode_steps=300))
+    assert bool(found.open.all())
+    torch.testing.assert_close(found.position.flatten(), torch.full((16,), 3.0), rtol=1e-3, atol=0)
+
+
+def test_a_node_that_never_opens_is_marked_as_dead_and_its_neighbours_are_not():
+    network = wrap_network(
+        nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 1)), name="half", input_shape=(1, 2, 2)
+    )
+    with torch.no_grad():
+        network.module[0].bias.copy_(torch.tensor([-1e4, 1e4]))
+        network.module[2].weight.copy_(torch.eye(2)[:, :, None, None])
+    rows = sampler(asked(chains=2), network).sample(unit("2", 0, 1, chains=2)).to_pylist()
+    assert [bool(row["dead"]) for row in rows] == [True, True, False, False]
+    assert [row["mode_steps"] for row in rows] == [None, None, 40, 40]
+
+
+class Broken(nn.Module):
+    def forward(self, x):
+        return (x * math.nan).flatten(1)
+
+
+def test_a_score_that_is_not_finite_at_the_start_names_its_node():
+    with pytest.raises(ScoreError, match="node case:0"):
+        seeker(Broken()).begin()
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"log_z": True}, "log_z with mode_steps"),
+        ({"views": 4}, "views with mode_steps"),
+        ({"resample": True}, "resample with mode_steps"),
+        ({"superchains": 3}, "superchains with mode_steps"),
+        ({"budget": 100}, "budget with mode_steps"),
+        ({"draws": 2}, "2 draws with mode_steps"),
+        ({"mode_steps": 0}, "mode_steps = 0"),
+    ],
+)
+def test_what_has_no_meaning_for_modes_is_refused(own, said):
+    with pytest.raises(SettingsError, match=said):
+        asked(**own)
+
+
+def test_modes_have_defaults_of_their_own_in_networks_of_photographs():
+    def of(settings, names):
+        return {name: getattr(settings, name) for name in names}
+
+    plain = SamplingSettings.parse({"mode_steps": 128}, where="test")
+    assert (plain.draws, plain.gradients, plain.budget) == (1, 128, None)
+    assert of(plain.for_images_of(3, 112), MODES) == MODES
+    within = plain.for_images_of(3, 59, classes=False)
+    assert of(within, FEATURE_MODES) == FEATURE_MODES and (within.budget, within.chains) == (None, 4)
+    assert SamplingSettings(contrast=8.0, sigma=2.0, draws=50, seed=3, reference="white").of_modes().model_dump(
+        include={"contrast", "sigma", "draws", "seed", "mode_steps"}
+    ) == {"contrast": 4.0, "sigma": 2.0, "draws": 1, "seed": 3, "mode_steps": MODE_STEPS}
