@@ -20,6 +20,7 @@ from raygen.cli import main
 from raygen.config import (
     DemoConfig,
     GalleryConfig,
+    LookConfig,
     NodesConfig,
     PipelineConfig,
     PretrainConfig,
@@ -85,7 +86,8 @@ def run(words: list[str], block: Block) -> None:
 
 CONFIGS: dict[str, type[Settings]] = {
     "demo": DemoConfig, "pipeline": PipelineConfig, "pretrain": PretrainConfig, "nodes": NodesConfig,
-    "reference": ReferenceConfig, "tune": TuneConfig, "sample": SampleConfig, "gallery": GalleryConfig,
+    "reference": ReferenceConfig, "tune": TuneConfig, "look": LookConfig, "sample": SampleConfig,
+    "gallery": GalleryConfig,
     "bench table1": Table1Settings, "bench legibility": LegibilityBenchSettings,
 }  # fmt: skip
 
