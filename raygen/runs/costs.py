@@ -160,11 +160,12 @@ def _count(units: Iterable[Unit], before: _Count | None) -> _Count:
 def _cost(name: str, count: _Count, settings: SamplingSettings, speed: Speed) -> LayerCost:
     warm, longest = settings.warm_up, settings.mode_steps or settings.longest
     most = count.chains * settings.gradients + count.nodes * DEAD_IMAGES
-    steps = count.chains * (warm * speed.warm_steps + longest * speed.steps)
+    climb = settings.climb_gradients
+    steps = count.chains * (climb + warm * speed.warm_steps + longest * speed.steps)
     # As draws are thinned out where there is a budget, some are made that are not kept in the end.
     draws = count.chains * settings.draws * (1 + math.log2(max(1.0, settings.longest / settings.iterations)))
     seconds = (
-        count.chains * (warm * speed.per_warm_up + longest * speed.per_trajectory)
+        count.chains * (warm * speed.per_warm_up + (longest + climb / max(1.0, speed.steps)) * speed.per_trajectory)
         + count.nodes * (speed.per_dead + most_looks(settings) * speed.per_look)
         + draws * speed.per_draw
         + count.chains * settings.draws * _ROW

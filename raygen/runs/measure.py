@@ -230,7 +230,7 @@ def _more(count: int, nodes: int, each: int, chains: int) -> tuple[int, int]:
 def _changed(batch: Batch, **changes: object) -> Batch:
     """Return the same chains with other settings, in one pass and without groups that share a start."""
     # A draw is due after each trajectory, and no node ends.
-    alone = {"superchains": None, "budget": None, "thin": 1}
+    alone = {"superchains": None, "budget": None, "thin": 1, "climb": 0}
     return Batch(batch.nodes, batch.density, batch.streams, batch.settings.model_copy(update=alone | changes))
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 
-from raygen.errors import ScoreError, StoreError
+from raygen.errors import StoreError
 from raygen.hmc import ChainState, Noise, Parameters, StepInfo, Streams, TailMean, check_alike, frozen
+from raygen.networks import ViewScores
 from raygen.nodes import Node
-from raygen.sampling.cohort import Cohort, EndedNodes, begin_cohort, look
+from raygen.sampling.cohort import Cohort, EndedNodes, begin_cohort, climbing_cohort, look
+from raygen.sampling.modes import ModeSeeker, naming
 from raygen.sampling.settings import SamplingSettings
 from raygen.tilting import WhitenedScore
+
+_ROUND = 8
+"""Steps uphill between two states that may be saved: about as long as a trajectory."""
 
 
 @dataclass(frozen=True)
@@ -70,29 +76,64 @@ class Batch:
     def step(self, state: BatchState) -> tuple[BatchState, float]:
         """Let nodes begin where there is room, then make one trajectory of every chain in flight.
 
+        Those that are on their way to a mode, where they are to start, make some steps uphill instead.
+
         Returns:
-            The state after it, and the mean acceptance probability.
+            The state after it, and the mean acceptance probability; NaN where all chains climb.
 
         Raises:
             ScoreError: naming the node, if its score or gradient is not finite where its chains start.
         """
         state = self._admit(state)
+        cohorts = [self._climbed(cohort) for cohort in state.cohorts]
+        moved, acceptance = self._moved([cohort for cohort in cohorts if cohort.climb is None])
+        after = iter(moved)
+        cohorts = [cohort if cohort.climb is not None else next(after) for cohort in cohorts]
+        return replace(state, cohorts=tuple(cohorts)), acceptance
+
+    def _moved(self, cohorts: Sequence[Cohort]) -> tuple[list[Cohort], float]:
+        """Return the cohorts after one trajectory more, in one pass, and the mean acceptance probability."""
+        if not cohorts:
+            return [], math.nan
         shape = self.density.reference.shape
-        own = [self._of(cohort.indices) for cohort in state.cohorts]
-        noises = [streams.noise(cohort.made, shape) for cohort, streams in zip(state.cohorts, own, strict=True)]
-        parameters = [cohort.parameters(self.settings) for cohort in state.cohorts]
+        own = [self._of(cohort.indices) for cohort in cohorts]
+        noises = [streams.noise(cohort.made, shape) for cohort, streams in zip(cohorts, own, strict=True)]
+        parameters = [cohort.parameters(self.settings) for cohort in cohorts]
         chains, info = self.kernel.step(
-            _join_states([cohort.chains for cohort in state.cohorts]), _join_parameters(parameters),
-            self._score(tuple(index for cohort in state.cohorts for index in cohort.indices)), _join_noises(noises),
+            _join_states([cohort.chains for cohort in cohorts]), _join_parameters(parameters),
+            self._score(tuple(index for cohort in cohorts for index in cohort.indices)), _join_noises(noises),
         )  # fmt: skip
-        ends = torch.tensor([0, *(len(cohort.spent) for cohort in state.cohorts)]).cumsum(0).tolist()
-        moved = tuple(
+        ends = torch.tensor([0, *(len(cohort.spent) for cohort in cohorts)]).cumsum(0).tolist()
+        moved = [
             cohort.moved(
                 self.settings, _own(chains, start, end), self._of(cohort.indices), noise, _part(info, start, end)
             )
-            for cohort, noise, (start, end) in zip(state.cohorts, noises, pairwise(ends), strict=True)
-        )
-        return replace(state, cohorts=moved), float(info.acceptance.mean())
+            for cohort, noise, (start, end) in zip(cohorts, noises, pairwise(ends), strict=True)
+        ]
+        return moved, float(info.acceptance.mean())
+
+    def _climbed(self, cohort: Cohort) -> Cohort:
+        """Return a cohort some steps further uphill, or at its chains' start; one that climbs no more as it is."""
+        if cohort.climb is None:
+            return cohort
+        seeker, climb = self._seeker(cohort.indices), cohort.climb
+        for _ in range(min(_ROUND, seeker.steps - climb.made)):
+            climb = seeker.step(climb)
+        if climb.made < seeker.steps:
+            return replace(cohort, climb=climb)
+        return self._start_at(cohort.indices, seeker.around(climb), spent=self.settings.climb_gradients)
+
+    def _seeker(self, indices: tuple[int, ...]) -> ModeSeeker:
+        density = self.density_of(indices)
+        if isinstance(density.score, ViewScores):  # each step has a view of its own
+            density = WhitenedScore(density.score.plain, density.reference)
+        nodes = [self.nodes[index] for index in indices]
+        return ModeSeeker(nodes, density, self._of(indices), self.settings, self.settings.climb)
+
+    def _start_at(self, indices: tuple[int, ...], positions: torch.Tensor, *, spent: int = 0) -> Cohort:
+        with naming([self.nodes[index] for index in indices], self.streams.chains):
+            chains = self.kernel.init(self.density_of(indices), positions)
+            return begin_cohort(indices, chains, self.density.reference, self.settings, spent=spent)
 
     def end_nodes(self, state: BatchState) -> tuple[BatchState, list[EndedNodes]]:
         """Take out the nodes that have converged or come to the budget's end, which makes room for others."""
@@ -122,6 +163,9 @@ class Batch:
         for cohort in state.cohorts:
             if not set(cohort.indices) <= set(range(len(self.nodes))):
                 raise StoreError("saved chains of other nodes", where="chain state", right="start the chains again")
+            if cohort.climb is not None:
+                self._seeker(cohort.indices).check(cohort.climb)
+                continue
             rows = len(cohort.indices) * self.streams.chains
             ones = torch.ones((rows, *reference.shape), device=self.streams.device)
             like = begin_cohort(cohort.indices, ChainState(ones, ones[:, 0, 0, 0], ones), reference, settings)
@@ -140,15 +184,11 @@ class Batch:
         indices = tuple(range(state.begun, min(state.begun + room, len(self.nodes))))
         if not indices:
             return state
-        try:
+        if self.settings.climb:
+            cohort = climbing_cohort(indices, self._seeker(indices).begin(), self.settings)
+        else:
             start = self._of(indices).start(self.density.reference.shape, self.settings.superchains)
-            chains = self.kernel.init(self.density_of(indices), start)
-            cohort = begin_cohort(indices, chains, self.density.reference, self.settings)
-        except ScoreError as error:
-            if error.row is None:
-                raise
-            node = self.nodes[indices[error.row // self.streams.chains]]
-            raise ScoreError(error.what, where=f"node {node}", right=error.right) from None
+            cohort = self._start_at(indices, start)
         return BatchState(state.begun + len(indices), (*state.cohorts, cohort))
 
     def _of(self, indices: Sequence[int]) -> Streams:

@@ -29,8 +29,10 @@ from raygen.hmc import (
     select,
 )
 from raygen.sampling.draws import Draw, DrawsKept
+from raygen.sampling.modes import Climb
 from raygen.sampling.settings import SamplingSettings
-from raygen.tilting import ContrastTilt, FixedTilt, Reference
+from raygen.sampling.targets import make_tilt_rule
+from raygen.tilting import Reference
 
 _GROWTH = 8
 """Nodes are looked at after each round of trajectories, and later, since that takes the longer the longer the chains
@@ -71,6 +73,8 @@ class Drawing:
 class Cohort:
     """The state of some nodes of a unit, all after the same number of trajectories; their chains lie side by side.
 
+    One of ``climb``, ``warm`` and ``drawing`` is there.
+
     Attributes:
         indices: of the nodes in the unit.
         made: trajectories, those of warm-up included.
@@ -78,6 +82,7 @@ class Cohort:
         spent: gradients of each chain, (N,) int64.
         warm: the chains until their parameters are frozen.
         drawing: the chains from then on.
+        climb: the way to where the chains start, where that is a mode, until they are there.
     """
 
     indices: tuple[int, ...]
@@ -86,13 +91,14 @@ class Cohort:
     spent: Tensor = field(metadata=ON_CPU)
     warm: WarmUpState | None
     drawing: Drawing | None = None
+    climb: Climb | None = None
 
     @property
     def chains(self) -> ChainState:
         """Where the chains are."""
         if self.drawing is not None:
             return self.drawing.chains
-        assert self.warm is not None  # a cohort has one of the two
+        assert self.warm is not None  # who asks for chains has seen that they do not climb
         return self.warm.chains
 
     def parameters(self, settings: SamplingSettings) -> Parameters:
@@ -159,31 +165,23 @@ class EndedNodes:
 
 
 def begin_cohort(
-    indices: tuple[int, ...], chains: ChainState, reference: Reference, settings: SamplingSettings
+    indices: tuple[int, ...], chains: ChainState, reference: Reference, settings: SamplingSettings, *, spent: int = 0
 ) -> Cohort:
-    """Return the cohort of nodes whose chains start there.
+    """Return the cohort of nodes whose chains start there, after so many gradients.
 
     Raises:
         ScoreError: if a gradient is not finite.
     """
     rule = make_tilt_rule(settings, reference, chains.gradient, len(indices))
     warm = begin(settings.make_warm_up(), settings.make_kernel(), chains, rule)
-    spent = torch.zeros(len(chains.score), dtype=torch.int64)
-    return _freeze(Cohort(indices, 0, settings.iterations, spent, warm), settings)
+    before = torch.full((len(chains.score),), spent, dtype=torch.int64)
+    return _freeze(Cohort(indices, 0, settings.iterations, before, warm), settings)
 
 
-def make_tilt_rule(
-    settings: SamplingSettings, reference: Reference, gradient: Tensor, nodes: int
-) -> FixedTilt | ContrastTilt:
-    """Return what decides the tilts of so many nodes, whose chains start with these gradients.
-
-    Raises:
-        ScoreError: if a gradient is not finite.
-    """
-    if settings.tilt is not None:
-        return FixedTilt(gradient.new_full((nodes,), settings.tilt))
-    assert settings.contrast is not None  # the settings see to it
-    return ContrastTilt.begin(settings.contrast, reference, gradient, nodes)
+def climbing_cohort(indices: tuple[int, ...], climb: Climb, settings: SamplingSettings) -> Cohort:
+    """Return the cohort of nodes whose chains are on their way to where they start."""
+    spent = torch.zeros(len(climb.position), dtype=torch.int64)
+    return Cohort(indices, 0, settings.iterations, spent, None, climb=climb)
 
 
 def look(cohort: Cohort, settings: SamplingSettings) -> tuple[Cohort | None, EndedNodes | None]:

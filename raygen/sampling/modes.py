@@ -1,5 +1,7 @@
 """Modes: images at peaks of the tilted density, found uphill. They are no samples, but show at once what a node wants.
 
+Chains may start near them.
+
 At a peak of exp(b f(z)) N(z; 0, I) the gradient b grad f(z) - z is 0. From a chain's start, a draw from the reference,
 each step goes a part of the way to where that holds: z <- z + e (b grad f(z) - z). It forgets its start as fast as it
 climbs, in coordinates in which the reference is round, so that few steps are enough. Each step sees another view of the
@@ -9,7 +11,8 @@ image, moved and zoomed: what one alignment of the pixels alone would drive up i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,8 +22,8 @@ from raygen.errors import ScoreError, StoreError
 from raygen.hmc import Kernel, Parameters, Streams, TiltRule, along_rows, check_alike
 from raygen.networks import Views
 from raygen.nodes import Node
-from raygen.sampling.cohort import make_tilt_rule
 from raygen.sampling.settings import SamplingSettings
+from raygen.sampling.targets import make_tilt_rule
 from raygen.tilting import WhitenedScore
 
 _RISE = 0.4
@@ -51,6 +54,17 @@ class Climb:
     rule: TiltRule
 
 
+@contextmanager
+def naming(nodes: Sequence[Node], chains: int) -> Iterator[None]:
+    """Name the node in an error of one of its chains, so many of each side by side."""
+    try:
+        yield
+    except ScoreError as error:
+        if error.row is None:
+            raise
+        raise ScoreError(error.what, where=f"node {nodes[error.row // chains]}", right=error.right) from None
+
+
 class ModeSeeker:
     """What climbs, for the chains of a unit's nodes. It holds only constants: climbs go in and come out.
 
@@ -59,17 +73,17 @@ class ModeSeeker:
         density: of all their chains, side by side, with the plain score.
         streams: of their random numbers; only starts are drawn.
         settings: of the unit.
+        steps: uphill.
     """
 
     def __init__(
-        self, nodes: Sequence[Node], density: WhitenedScore, streams: Streams, settings: SamplingSettings
+        self, nodes: Sequence[Node], density: WhitenedScore, streams: Streams, settings: SamplingSettings, steps: int
     ) -> None:
-        assert settings.mode_steps is not None
         self.nodes = tuple(nodes)
         self.density = density
         self.streams = streams
         self.settings = settings
-        self.steps = settings.mode_steps
+        self.steps = steps
 
     def begin(self) -> Climb:
         """Return the chains where they start.
@@ -77,14 +91,9 @@ class ModeSeeker:
         Raises:
             ScoreError: naming the node, if its score or gradient is not finite there.
         """
-        start = self.streams.start(self.density.reference.shape)
-        try:
+        start = self._start()
+        with naming(self.nodes, self.streams.chains):
             gradient = Kernel().init(self.density, start).gradient
-        except ScoreError as error:
-            if error.row is None:
-                raise
-            where = f"node {self.nodes[error.row // self.streams.chains]}"
-            raise ScoreError(error.what, where=where, right=error.right) from None
         rule = make_tilt_rule(self.settings, self.density.reference, gradient, len(self.nodes))
         return Climb(0, start, start, torch.zeros(len(start), dtype=torch.bool, device=start.device), rule)
 
@@ -104,6 +113,10 @@ class ModeSeeker:
             position = torch.where(along_rows(is_open, there), position, anew)
         return Climb(climb.made + 1, position, before, is_open, rule)
 
+    def around(self, climb: Climb) -> Tensor:
+        """Return where chains may start at the end of a climb: at the modes, with the reference's noise around them."""
+        return climb.position + self._start()
+
     def parameters(self, climb: Climb) -> Parameters:
         """Return the tilt of each chain; there is no step size."""
         tilt = self._of_chains(climb.rule.tilt)
@@ -121,6 +134,9 @@ class ModeSeeker:
         ones = ones.to(self.streams.device)
         rule = make_tilt_rule(self.settings, self.density.reference, ones, len(self.nodes))
         check_alike(climb, replace(climb, position=ones, before=ones, open=ones[:, 0, 0, 0] > 0, rule=rule))
+
+    def _start(self) -> Tensor:
+        return self.streams.start(self.density.reference.shape, self.settings.superchains)
 
     def _gradient(self, climb: Climb) -> Tensor:
         """Return the gradient of the score of the view that is next in turn; the first is the image itself."""

@@ -195,7 +195,8 @@ class UnitSampler:
         """Return what seeks modes of nodes of one layer and ending, so many of each."""
         density = self._targets.density(self._targets.scores(nodes, chains))
         settings = settings_of(self._settings, self._profile, nodes[0].layer)
-        return ModeSeeker(nodes, density, self._targets.streams(nodes, chains), settings)
+        assert settings.mode_steps is not None  # where modes are sought
+        return ModeSeeker(nodes, density, self._targets.streams(nodes, chains), settings, settings.mode_steps)
 
     def draw(self, batch: Batch, state: BatchState) -> BatchState:
         """Return the state with a draw of each cohort for which it is due."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from raygen.errors import SettingsError
 from raygen.hmc import HmcSettings, check_superchains
 from raygen.settings import Group, Settings
 from raygen.tilting import TiltingSettings
+
+if TYPE_CHECKING:
+    from raygen.hmc import WarmUp
 
 Preset = Literal["quick", "faithful", "paper-lenet", "paper-alexnet-classes", "paper-alexnet-nodes"]
 
@@ -134,6 +140,10 @@ class SamplingSettings(ModeSettings, ChainSettings, HmcSettings):
     preset: Preset | None = Field(
         None, description="settings for a first look, for convergence or of the paper, where you give no others"
     )
+    climb: Annotated[int, Group.STEPS] = Field(
+        0, ge=0, le=100_000,
+        description="steps uphill to a mode near which each chain starts; 0 starts at a draw from the reference",
+    )  # fmt: skip
     crop: Annotated[bool, Group.NETWORK] = Field(
         True, description="sample convolution nodes at the size of their receptive field"
     )
@@ -167,7 +177,18 @@ class SamplingSettings(ModeSettings, ChainSettings, HmcSettings):
         """Gradients of one chain in all, at most: shorter trajectories take fewer."""
         if self.mode_steps is not None:
             return self.mode_steps
-        return (self.warm_up + self.longest) * self.kernel_steps
+        return self.climb_gradients + (self.warm_up + self.longest) * self.kernel_steps
+
+    @property
+    def climb_gradients(self) -> int:
+        """Gradients of a chain on the way to its start: each of one view, where the others are of all."""
+        return math.ceil(self.climb / max(1, self.views))
+
+    @override
+    def make_warm_up(self) -> WarmUp:
+        """Return the warm-up that is asked for: chains that start near a mode would leave it at a weaker tilt."""
+        plan = super().make_warm_up()
+        return replace(plan, anneal=0.0) if self.climb else plan
 
     def for_images_of(self, channels: int, side: int, *, classes: bool = True) -> Self:
         """Return the settings for a network of images of so many channels, where the user gave no others.
@@ -223,7 +244,7 @@ class SamplingSettings(ModeSettings, ChainSettings, HmcSettings):
     def _modes_alone(self) -> Self:
         if self.mode_steps is None:
             return self
-        for name in ("log_z", "resample", "superchains", "budget", "views"):
+        for name in ("log_z", "resample", "superchains", "budget", "views", "climb"):
             if getattr(self, name):
                 raise SettingsError(f"{name} with mode_steps, which seeks modes and draws nothing", where=name,
                                     right="leave one of them out")  # fmt: skip
@@ -239,6 +260,9 @@ class SamplingSettings(ModeSettings, ChainSettings, HmcSettings):
             if self.resample:
                 raise SettingsError("resample with superchains, whose chains keep to themselves", where="resample",
                                     right="leave one of them out")  # fmt: skip
+        if self.resample and self.climb:
+            raise SettingsError("resample with climb, whose chains start where the tilt has risen", where="resample",
+                                right="leave one of them out")  # fmt: skip
         if self.longest < self.iterations:
             raise SettingsError(f"budget = {self.budget} for {self.draws} draws, each {self.thin} trajectories",
                                 where="budget", right=f"give at least {self.iterations}, or fewer draws")  # fmt: skip

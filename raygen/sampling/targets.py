@@ -26,7 +26,7 @@ from raygen.networks import (
 from raygen.nodes import Node
 from raygen.sampling.reference import Source, make_reference
 from raygen.sampling.settings import SamplingSettings
-from raygen.tilting import Reference, WhitenedScore
+from raygen.tilting import ContrastTilt, FixedTilt, Reference, WhitenedScore
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +146,20 @@ class Targets:
     def streams(self, nodes: Sequence[Node], chains: int) -> Streams:
         """Return the random numbers of nodes' chains, which depend on the run's seed and each node's name alone."""
         return Streams(tuple(f"{self._settings.seed}/{node}" for node in nodes), chains, self._device)
+
+
+def make_tilt_rule(
+    settings: SamplingSettings, reference: Reference, gradient: torch.Tensor, nodes: int
+) -> FixedTilt | ContrastTilt:
+    """Return what decides the tilts of so many nodes, whose chains start with these gradients.
+
+    Raises:
+        ScoreError: if a gradient is not finite.
+    """
+    if settings.tilt is not None:
+        return FixedTilt(gradient.new_full((nodes,), settings.tilt))
+    assert settings.contrast is not None  # the settings see to it
+    return ContrastTilt.begin(settings.contrast, reference, gradient, nodes)
 
 
 def no_trace(rows: int) -> tuple[Trace, Parameters]:

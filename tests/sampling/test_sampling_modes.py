@@ -11,7 +11,7 @@ from torch import nn
 
 from raygen.errors import ScoreError, SettingsError, StoreError
 from raygen.hmc import Streams, to_tensors
-from raygen.networks import NetworkSettings, load_network, wrap_network
+from raygen.networks import NetworkSettings, list_layers, load_network, wrap_network
 from raygen.nodes import Node
 from raygen.sampling import MODE_STEPS, BatchState, SamplerState, SamplingSettings, UnitSampler
 from raygen.sampling.modes import ModeSeeker
@@ -54,7 +54,7 @@ class Parabola(nn.Module):
 def seeker(module, **others):
     settings = asked(**others)
     density = WhitenedScore(lambda x: module(x).flatten(1).sum(1), WhiteNoise((1, 1, 1), settings.sigma))
-    return ModeSeeker([Node("case", 0)], density, Streams(("0/case",), settings.chains), settings)
+    return ModeSeeker([Node("case", 0)], density, Streams(("0/case",), settings.chains), settings, settings.mode_steps)
 
 
 def climbed(seeker):
@@ -189,6 +189,7 @@ def test_a_score_that_is_not_finite_at_the_start_names_its_node():
         ({"resample": True}, "resample with mode_steps"),
         ({"superchains": 3}, "superchains with mode_steps"),
         ({"budget": 100}, "budget with mode_steps"),
+        ({"climb": 5}, "climb with mode_steps"),
         ({"draws": 2}, "2 draws with mode_steps"),
         ({"mode_steps": 0}, "mode_steps = 0"),
     ],
@@ -210,3 +211,73 @@ def test_modes_have_defaults_of_their_own_in_networks_of_photographs():
     assert SamplingSettings(contrast=8.0, sigma=2.0, draws=50, seed=3, reference="white").of_modes().model_dump(
         include={"contrast", "sigma", "draws", "seed", "mode_steps"}
     ) == {"contrast": 4.0, "sigma": 2.0, "draws": 1, "seed": 3, "mode_steps": MODE_STEPS}
+
+
+CLIMBING = SamplingSettings(climb=20, steps=2, warm_up=5, chains=3, draws=2, thin=2, sigma=1.0)
+
+
+def climbing(**changes):
+    return CLIMBING.model_copy(update=changes)
+
+
+def test_chains_that_start_near_modes_draw_from_the_same_density():
+    # f(x) = w x of one pixel: the density is N(b sigma w, 1) in z, from wherever the chains start.
+    network = wrap_network(nn.Conv2d(1, 2, 1, bias=False), name="line", input_shape=(1, 1, 1))
+    nn.init.constant_(network.module.weight, 0.5)
+    asked = climbing(chains=400, draws=1, thin=30, tilt=3.0, warm_up=20, sigma=2.0, steps=4)
+    batch = sampler(asked, network).make_batch([Node(list_layers(network)[0].name, 0)], 400)
+    state = batch.begin()
+    while not batch.finished(state):
+        state, _ = batch.step(state)
+        last = state.cohorts[0]
+        state, _ = batch.end_nodes(state)
+    z = last.chains.position.flatten()
+    assert z.mean().item() == pytest.approx(3.0, abs=4 / 20)
+    assert z.std().item() == pytest.approx(1.0, abs=4 / 28)
+
+
+def test_the_climb_takes_the_place_of_the_rise_and_its_gradients_count_as_those_of_one_view():
+    rows = sampler(climbing(trajectory="steps", views=4)).sample(unit("ip2", 3)).to_pylist()
+    assert {row["gradients"] for row in rows} == {20 // 4 + (5 + 4) * 2} == {climbing(views=4).gradients}
+    assert {row["barrier"] for row in rows} == {None} and {row["mode_steps"] for row in rows} == {None}
+    assert climbing().make_warm_up().anneal == 0 and climbing(climb=0).make_warm_up().anneal == 0.4
+
+
+def test_chains_that_start_near_modes_score_more_at_once():
+    few = {"warm_up": 1, "draws": 1, "thin": 1, "contrast": 16.0, "climb": 60}
+    near, far = (
+        np.mean(sampler(climbing(**{**few, **own})).sample(unit("ip2", *range(10)))["score"].to_numpy())
+        for own in ({}, {"climb": 0})
+    )
+    assert near > far
+
+
+@pytest.mark.parametrize("own", [{}, {"views": 2}, {"superchains": 3}, {"budget": 8, "batch": 3}])
+def test_a_unit_stopped_while_its_chains_climb_or_later_ends_with_the_same_bits(own):
+    states = []
+    asked = SamplingSettings.parse({**CLIMBING.model_dump(exclude_unset=True), **own}, where="test")
+    whole = sampler(asked).sample(unit("conv2", 1, 4), on_state=lambda state: states.append(to_tensors(state)))
+    assert any(state["batch.cohorts.0.climb.made"] > 0 for state in states if "batch.cohorts.0.climb.made" in state)
+    for saved in states[:-1]:
+        assert to_bytes(sampler(asked).sample(unit("conv2", 1, 4), saved=saved)) == to_bytes(whole)
+
+
+def test_a_node_starts_near_the_same_modes_alone_and_in_company():
+    together = [row for row in sampler(CLIMBING).sample(unit("conv2", 1, 4, 7)).to_pylist() if row["channel"] == 4]
+    for row, other in zip(sampler(CLIMBING).sample(unit("conv2", 4)).to_pylist(), together, strict=True):
+        assert row["score"] == pytest.approx(other["score"], rel=1e-3)
+        assert row["acceptance_rate"] == pytest.approx(other["acceptance_rate"], rel=1e-3)
+
+
+def test_a_state_saved_while_other_chains_climbed_is_passed_over(caplog):
+    states = []
+    sampler(climbing(chains=2)).sample(
+        unit("ip2", 3, chains=2), on_state=lambda state: states.append(to_tensors(state))
+    )
+    sampler(CLIMBING).sample(unit("ip2", 3), saved=states[0])
+    assert "begins anew" in caplog.text
+
+
+def test_copies_of_chains_do_not_go_with_starts_near_modes():
+    with pytest.raises(SettingsError, match="resample with climb"):
+        SamplingSettings.parse({"climb": 10, "resample": True}, where="test")
