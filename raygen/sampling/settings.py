@@ -38,15 +38,16 @@ _PAPER: Mapping[str, Any] = MappingProxyType(
 )
 
 PHOTOGRAPHS: Mapping[str, Any] = MappingProxyType(
-    {"reference": "power-law", "bounded": True, "exponent": 1.5, "sigma": 1.0, "contrast": 16.0, "views": 2}
-)
+    {"reference": "power-law", "bounded": True, "exponent": 1.5, "sigma": 1.0, "contrast": 32.0, "views": 2,
+     "climb": 96}
+)  # fmt: skip
 """What shows classes of an ImageNet network legibly in the fewest gradients, of all that was tried."""
 
-FEATURES: Mapping[str, Any] = MappingProxyType({**PHOTOGRAPHS, "contrast": 4.0, "views": 0})
+FEATURES: Mapping[str, Any] = MappingProxyType({**PHOTOGRAPHS, "contrast": 4.0, "views": 0, "climb": 0})
 """The same for nodes within such a network: what they respond to shows at a weaker tilt, which mixes, and moved views
 of their small images hardly differ."""
 
-MODES: Mapping[str, Any] = MappingProxyType({**PHOTOGRAPHS, "exponent": 1.2, "contrast": 64.0, "views": 0})
+MODES: Mapping[str, Any] = MappingProxyType({**FEATURES, "exponent": 1.2, "contrast": 64.0})
 """The same for modes of classes, which have no noise that a steeper spectrum must keep down."""
 
 FEATURE_MODES: Mapping[str, Any] = MappingProxyType({**MODES, "contrast": 16.0})
@@ -58,6 +59,9 @@ MODE_STEPS = 128
 _WAITED_FOR: Mapping[str, Any] = MappingProxyType({"chains": 4, "draws": 4, "thin": 4, "warm_up": 60})
 """As many as a person waits for: a minute or two on one core for a class of the SqueezeNet at 112 pixels, which takes
 20 ms a gradient."""
+
+_NEAR_MODES = 30
+"""Trajectories of warm-up that chains need which start near modes."""
 
 _AFFORDED = 600_000
 """Trajectories of a node within such a network, warm-up included, times the pixels of its image: what takes some 30 s
@@ -71,10 +75,10 @@ _REFERENCE = {"reference", "reference_file", "bounded", "sigma", "exponent", "cu
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        # A first look: what is there, half risen.
-        "quick": {**PHOTOGRAPHS, "chains": 2, "draws": 2, "thin": 2, "warm_up": 40},
+        # A first look: what is there.
+        "quick": {**PHOTOGRAPHS, "chains": 2, "draws": 2, "thin": 2, "warm_up": 16},
         # As weak a tilt as lets the plain score of most nodes converge, and as many trajectories as that takes.
-        "faithful": {**PHOTOGRAPHS, "contrast": 4.0, "views": 0, "warm_up": 200, "budget": 4000},
+        "faithful": {**FEATURES, "warm_up": 200, "budget": 4000},
         # Section 5.1 of the paper: 300 iterations of 100 steps of 1e-4 at particle mass 1e-4, in image coordinates;
         # a step in whitened coordinates is one in image coordinates over sigma.
         "paper-lenet": {**_PAPER, "steps": 100, "step_size": 1e-4 / 10, "mass": 1e-4, "thin": 300},
@@ -212,9 +216,13 @@ class SamplingSettings(ModeSettings, ChainSettings, HmcSettings):
             fills = {"sigma": fills["sigma"]}
         elif "tilt" in given:
             del fills["contrast"]
+        if self.resample or "anneal" in given:  # which ask for a tilt that rises
+            fills.pop("climb", None)
         fills |= {name: few for name, few in _WAITED_FOR.items() if name != "chains" or self.superchains is None}
         if not classes and not seeks and not given & {"draws", "thin"}:
             fills["budget"] = min(_AFFORDED // side**2, _MOST) - _WAITED_FOR["warm_up"]
+        if self.climb or ("climb" not in given and fills.get("climb")):
+            fills["warm_up"] = _NEAR_MODES
         found = self.model_copy(update={name: value for name, value in fills.items() if name not in given})
         short = found.budget is not None and found.budget < found.iterations
         return found.model_copy(update={"budget": found.iterations}) if short else found

@@ -11,7 +11,7 @@ from torch import nn
 
 from raygen.errors import ScoreError, SettingsError, StoreError
 from raygen.hmc import Streams, to_tensors
-from raygen.networks import NetworkSettings, list_layers, load_network, wrap_network
+from raygen.networks import NetworkSettings, load_network, wrap_network
 from raygen.nodes import Node
 from raygen.sampling import MODE_STEPS, BatchState, SamplerState, SamplingSettings, UnitSampler
 from raygen.sampling.modes import ModeSeeker
@@ -222,10 +222,10 @@ def climbing(**changes):
 
 def test_chains_that_start_near_modes_draw_from_the_same_density():
     # f(x) = w x of one pixel: the density is N(b sigma w, 1) in z, from wherever the chains start.
-    network = wrap_network(nn.Conv2d(1, 2, 1, bias=False), name="line", input_shape=(1, 1, 1))
-    nn.init.constant_(network.module.weight, 0.5)
+    network = wrap_network(nn.Sequential(nn.Conv2d(1, 2, 1, bias=False)), name="line", input_shape=(1, 1, 1))
+    nn.init.constant_(network.module[0].weight, 0.5)
     asked = climbing(chains=400, draws=1, thin=30, tilt=3.0, warm_up=20, sigma=2.0, steps=4)
-    batch = sampler(asked, network).make_batch([Node(list_layers(network)[0].name, 0)], 400)
+    batch = sampler(asked, network).make_batch([Node("0", 0)], 400)
     state = batch.begin()
     while not batch.finished(state):
         state, _ = batch.step(state)

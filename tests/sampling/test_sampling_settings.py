@@ -30,6 +30,13 @@ def test_a_network_of_colour_images_gets_the_settings_for_photographs_where_none
     assert parsed(views=0).for_images_of(3, 112).views == 0
 
 
+def test_chains_of_classes_start_near_modes_and_need_less_warm_up_but_where_a_rise_is_asked_for():
+    assert of(parsed().for_images_of(3, 112), ("climb", "warm_up")) == {"climb": 96, "warm_up": 30}
+    for own in ({"resample": True}, {"anneal": 0.4}, {"climb": 0}):
+        assert of(parsed(**own).for_images_of(3, 112), ("climb", "warm_up")) == {"climb": 0, "warm_up": 60}
+    assert parsed(warm_up=7).for_images_of(3, 112).warm_up == 7
+
+
 def test_nodes_within_a_network_of_photographs_are_tilted_less_and_go_on_until_they_converge_or_time_is_up():
     found = parsed().for_images_of(3, 59, classes=False)
     assert of(found, FEATURES) == FEATURES and (found.contrast, found.views) == (4.0, 0)
@@ -41,7 +48,21 @@ def test_nodes_within_a_network_of_photographs_are_tilted_less_and_go_on_until_t
 @pytest.mark.parametrize("classes", [True, False])
 @pytest.mark.parametrize("side", [1, 11, 224, 10_000])
 @pytest.mark.parametrize(
-    "own", [{}, {"draws": 50}, {"thin": 100}, {"chains": 1}, {"budget": 500}, {"warm_up": 0}, {"superchains": 8}]
+    "own",
+    [
+        {},
+        {"draws": 50},
+        {"thin": 100},
+        {"chains": 1},
+        {"budget": 500},
+        {"warm_up": 0},
+        {"superchains": 8},
+        {"resample": True},
+        {"anneal": 0.5},
+        {"climb": 0},
+        {"climb": 7},
+        {"mode_steps": 5},
+    ],
 )
 def test_what_is_filled_in_fits_what_is_given(own, side, classes):
     found = parsed(**own).for_images_of(3, side, classes=classes)
