@@ -105,11 +105,13 @@ def _show_run(display: Display, status: RunStatus) -> None:
     seconds = report.get("seconds") or 0.0
     if seconds and report.get("samples"):
         rate = (report.get("done", 0) - report.get("before", 0)) / seconds
+        made = "modes" if status.seeks_modes else "samples"
+        agree = (
+            "" if status.seeks_modes else f"; {report.get('converged', 0)} of {report.get('nodes', 0)} nodes converged"
+        )
         display.say(
-            f"rate: {_number(60 * rate)} units a minute, {_number(report['samples'] / seconds)} samples/s, "
-            f"{_number(report.get('gradients', 0) / seconds)} gradients/s; {report.get('converged', 0)} of "
-            f"{report.get('nodes', 0)} nodes "
-            "converged"
+            f"rate: {_number(60 * rate)} units a minute, {_number(report['samples'] / seconds)} {made}/s, "
+            f"{_number(report.get('gradients', 0) / seconds)} gradients/s{agree}"
         )
     if status.seconds_left is not None and status.done < status.units:
         display.say(f"left: {duration(status.seconds_left)}")

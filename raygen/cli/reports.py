@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from raygen.cli.display import Display, duration, progress_line
 from raygen.cli.tables import plan_table, totals_table
 from raygen.storage import title_of
+from raygen.store import seeks_modes
 from raygen.text import for_shell
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def show_samples(display: Display, sampled: Sampled) -> None:
     """Show what sampling made since this start, and what there is in all."""
     report = sampled.report
     made = report.made
-    seeks = sampled.run.request["request"]["settings"].get("mode_steps") is not None
+    seeks = seeks_modes(sampled.run.request)
     stage = "look" if seeks else "sample"
     if report.before:
         display.say(f"{stage}: {report.before} of {report.units} units were there already")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raygen.sampling import SamplingSettings
+from raygen.store import seeks_modes
 from raygen.text import for_shell, without_secrets
 
 _HASH = re.compile(r"\b[0-9a-fA-F]{24,}\b")
@@ -56,11 +57,6 @@ def network_name(document: Mapping[str, Any]) -> str:
     """Return what the run calls its network."""
     name = _part(document, "request").get("network")
     return name if isinstance(name, str) and name else "the network"
-
-
-def seeks_modes(document: Mapping[str, Any]) -> bool:
-    """Return whether the run sought modes, instead of samples."""
-    return bool(_part(_part(document, "request"), "settings").get("mode_steps"))
 
 
 def limits(document: Mapping[str, Any]) -> Limits | None:

@@ -14,9 +14,10 @@ import jinja2
 from markupsafe import Markup, escape
 
 from raygen.gallery.exhibits import Exhibit, Layer
-from raygen.gallery.facts import facts, limits, network_name, redraw_command, seeks_modes
+from raygen.gallery.facts import facts, limits, network_name, redraw_command
 from raygen.gallery.pictures import TILE_CHAINS, contact_sheet, trace
 from raygen.storage import Location, below
+from raygen.store import seeks_modes
 from raygen.text import for_page, without_secrets
 
 NOTHING = "\N{EN DASH}"

@@ -21,7 +21,7 @@ from raygen.documents import LARGEST, parse_json
 from raygen.errors import StoreError
 from raygen.runs.reports import FarmReport
 from raygen.storage import Location
-from raygen.store import Holder, Run, is_held, read_holder
+from raygen.store import Holder, Run, is_held, read_holder, seeks_modes
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,7 @@ class RunStatus:
         holder: who holds it, or held it when it died; None after a run that ended by itself.
         report: what the last driver wrote last, the content of ``status.json``; empty if there is none.
         age: seconds since then, by this machine's clock.
+        seeks_modes: whether the run is one of modes, which do not converge.
     """
 
     units: int
@@ -91,6 +92,7 @@ class RunStatus:
     holder: Holder | None
     report: Mapping[str, Any]
     age: float | None
+    seeks_modes: bool = False
 
     @property
     def seconds_left(self) -> float | None:
@@ -123,6 +125,7 @@ def read_status(run: Run) -> RunStatus:
         report=report,
         # The clock of the driver's machine may be ahead.
         age=max(0.0, time.time() - float(at)) if isinstance(at, int | float) else None,
+        seeks_modes=seeks_modes(run.request),
     )
 
 

@@ -7,6 +7,7 @@ from .request import Owner as Owner
 from .request import claim as claim
 from .request import read_owner as read_owner
 from .request import read_request as read_request
+from .request import seeks_modes as seeks_modes
 from .run import Run as Run
 from .schema import SAMPLES as SAMPLES
 from .unit import Unit as Unit

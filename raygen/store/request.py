@@ -47,6 +47,13 @@ class Owner:
         return hashlib.sha256(json.dumps((self.key, *names)).encode()).hexdigest()
 
 
+def seeks_modes(document: Mapping[str, Any]) -> bool:
+    """Return whether a run's ``run.json``, which may be a stranger's, asks for modes instead of samples."""
+    request = document.get("request")
+    settings = request.get("settings") if isinstance(request, Mapping) else None
+    return isinstance(settings, Mapping) and bool(settings.get("mode_steps"))
+
+
 def claim(
     location: Location,
     name: str,

@@ -167,6 +167,8 @@ def test_look_shows_modes_says_that_they_are_no_samples_and_makes_the_pages(call
     assert "peaks of the distribution, no samples" in pages[1]
     assert "Modes, not samples." in pages[2] and "--mode-steps 20" in pages[2]
     assert not any(word in page for page in pages for word in ("R-hat", "ESS", "Divergences", "converged</span>"))
+    status = call("status", "run")
+    assert status.status == 0 and " modes/s" in status.out and "converged" not in status.out
     again = call(*command, "--mode-steps", "20", "--chains", "2")
     assert again.status == 0 and "look: 2 of 2 units were there already" in again.out
     assert asked("run")["settings"]["mode_steps"] == 20

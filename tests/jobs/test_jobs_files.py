@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from raygen.config import PipelineConfig, PretrainConfig, SampleConfig, TuneConfig, load_config
+from raygen.config import LookConfig, PipelineConfig, PretrainConfig, SampleConfig, TuneConfig, load_config
 from raygen.networks import NetworkSettings
 from raygen.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = ROOT / "jobs"
-KINDS = {"pipeline": PipelineConfig, "pretrain": PretrainConfig, "sample": SampleConfig, "tune": TuneConfig}
+KINDS = {"look": LookConfig, "pipeline": PipelineConfig, "pretrain": PretrainConfig, "sample": SampleConfig,
+         "tune": TuneConfig}  # fmt: skip
 
 
 def test_every_job_has_a_script_and_a_configuration() -> None:
@@ -32,7 +33,7 @@ def test_every_configuration_is_one_of_its_command(name: str, kind: type[Setting
 
 def test_the_jobs_go_on_with_what_the_one_before_leaves() -> None:
     trained = load_config(PretrainConfig, str(JOBS / "pretrain.yaml"), {}).out + "/network.safetensors"
-    for name in ("sample", "tune"):
+    for name in ("look", "sample", "tune"):
         assert NetworkSettings.part_of(load_config(KINDS[name], str(JOBS / f"{name}.yaml"), {})).weights == trained
 
 

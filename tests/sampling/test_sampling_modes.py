@@ -11,7 +11,7 @@ from torch import nn
 
 from raygen.errors import ScoreError, SettingsError, StoreError
 from raygen.hmc import Streams, to_tensors
-from raygen.networks import NetworkSettings, load_network, wrap_network
+from raygen.networks import NetworkSettings, Views, load_network, wrap_network
 from raygen.nodes import Node
 from raygen.sampling import MODE_STEPS, BatchState, SamplerState, SamplingSettings, UnitSampler
 from raygen.sampling.modes import ModeSeeker
@@ -144,6 +144,37 @@ def test_a_state_of_other_chains_or_of_draws_is_passed_over(caplog):
 def test_a_state_without_a_climb_is_refused():
     with pytest.raises(StoreError, match="saved chains that draw"):
         seeker(Parabola(1.0, 1.0)).check(SamplerState(BatchState()).climb)
+
+
+def test_a_mode_is_one_of_the_mean_over_the_views_that_the_steps_saw():
+    # Of a linear score the gradient at a view is that view's transpose of the weights, and the mode b times their mean.
+    weights, steps = torch.randn((1, 1, 9, 9), generator=torch.Generator().manual_seed(3)), 400
+    density = WhitenedScore(lambda x: (x * weights).flatten(1).sum(1), WhiteNoise((1, 9, 9), 1.0))
+    seeker = ModeSeeker([Node("case", 0)], density, Streams(("0/case",), 2), asked(chains=2, tilt=2.0), steps)
+    x = torch.zeros((1, 1, 9, 9), requires_grad=True)
+    each = [torch.autograd.grad((Views.of(1, 9, 9, first=k)(x) * weights).sum(), x)[0] for k in range(steps)]
+    mean = 2.0 * torch.stack(each).mean(0)
+    found = climbed(seeker).position
+
+    def apart(z):
+        return ((z - mean).norm() / mean.norm()).item()
+
+    assert apart(found[:1]) < 0.25 < apart(2.0 * each[0])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-4)
+
+
+class BrokenBeyond(nn.Module):
+    """Scores 3 x, but what is not a number beyond 2."""
+
+    def forward(self, x):
+        return (3 * x + 1e-6 * (2 - x).sqrt()).flatten(1)
+
+
+def test_a_step_to_where_the_score_is_not_finite_is_taken_back():
+    found = climbed(seeker(BrokenBeyond(), tilt=0.5, chains=2, seed=3, mode_steps=60))
+    assert bool(found.position.isfinite().all()) and bool((found.position < 2).all())
+    beyond = climbed(seeker(BrokenBeyond(), tilt=2.0, chains=2, seed=3, mode_steps=60))
+    assert bool(beyond.position.isfinite().all())
 
 
 class SeldomOpen(nn.Module):
