@@ -40,11 +40,11 @@ def test_small_and_grey_images_keep_their_size():
 @pytest.mark.parametrize(
     ("nodes", "contrast", "views", "budget"),
     [
-        ("fc:0", 32.0, 2, None),
+        ("fc:0", 64.0, 2, None),
         ("conv1:0", 4.0, 0, 2000 - 60),  # 7 pixels
         ("layer1.0.conv1:0", 4.0, 0, 600_000 // 19**2 - 60),
         ("layer4.1.conv2:0", 4.0, 0, 16),  # wider than the input
-        ("layer1.0.conv1:0 fc:0", 32.0, 2, None),
+        ("layer1.0.conv1:0 fc:0", 64.0, 2, None),
     ],
 )
 def test_settings_are_those_of_the_kind_of_the_nodes_and_the_size_of_their_images(nodes, contrast, views, budget):
