@@ -250,11 +250,13 @@ def _measure(kind: str, parts: list[tuple[Made, LayerBench]], own: Viewer, secon
         for node, images, queries in zip(bench.nodes, part.images, bench.queries, strict=True):
             strong, weak = (second.features(bench.natural[chosen]) for chosen in (queries.strong, queries.weak))
             features, seen = second.features(images), _class_ranks(second, own.network, node, images)
+            ranked = _class_ranks(own, own.network, node, images)
             nodes[str(node)] = Measures(
-                second_top_1=top(seen, 1) if len(seen) else math.nan,
-                second_top_5=top(seen, 5) if len(seen) else math.nan,
+                second_top_1=_top(seen, 1),
+                second_top_5=_top(seen, 5),
                 second_rank=_median(seen),
-                own_rank=_median(_class_ranks(own, own.network, node, images)),
+                own_top_1=_top(ranked, 1),
+                own_rank=_median(ranked),
                 specificity=bench.specificity(node, images),
                 diversity=diversity(features),
                 interpretability=interpretability(features, strong, weak),
@@ -279,6 +281,10 @@ def _class_ranks(viewer: Viewer, sampled: Network, node: Node, images: Tensor) -
         return images.new_zeros(0)
     responses = viewer.responses(images)
     return ranks(responses, torch.full((len(images),), names.index(name), device=images.device))
+
+
+def _top(found: Tensor, count: int) -> float:
+    return top(found, count) if len(found) else math.nan
 
 
 def _median(found: Tensor) -> float:

@@ -17,7 +17,7 @@ class Measures:
     Attributes:
         second_top_1, second_top_5: share of images whose class the second network ranks so.
         second_rank: median rank of the class by the second network, 0 for the first.
-        own_rank: the same by the sampled network.
+        own_top_1, own_rank: the same by the sampled network.
         specificity: median rank of the node among the channels of its layer, responses being standardised.
         diversity: mean perceptual distance of two images of a node.
         interpretability: machine interpretability score, 0.5 at chance.
@@ -26,6 +26,7 @@ class Measures:
     second_top_1: float
     second_top_5: float
     second_rank: float
+    own_top_1: float
     own_rank: float
     specificity: float
     diversity: float
@@ -64,24 +65,35 @@ class KindMeasured:
         }
 
 
-HEADER = ("kind", "images", "gradients", "seconds", "2nd top-1", "2nd top-5", "2nd rank", "own rank", "specificity",
-          "diversity", "interpretability")  # fmt: skip
+HEADER = ("kind", "images", "gradients", "seconds", "2nd top-1", "2nd top-5", "2nd rank", "own top-1", "own rank",
+          "specificity", "diversity", "interpretability")  # fmt: skip
 
 
 def cells(found: KindMeasured) -> tuple[str, ...]:
     """Return a line of the table, as ``HEADER`` names it."""
     measures = found.measures
-    shares = (measures.second_top_1, measures.second_top_5)
-    ranks = (measures.second_rank, measures.own_rank, measures.specificity)
     return (
         found.kind,
         str(found.images),
         f"{found.gradients:,.0f}",
         f"{found.seconds:,.0f}",
-        *("-" if math.isnan(share) else f"{100 * share:.0f} %" for share in shares),
-        *("-" if math.isnan(rank) else f"{rank:g}" for rank in ranks),
-        *("-" if math.isnan(value) else f"{value:.3f}" for value in (measures.diversity, measures.interpretability)),
+        _share(measures.second_top_1),
+        _share(measures.second_top_5),
+        _known(measures.second_rank, "g"),
+        _share(measures.own_top_1),
+        _known(measures.own_rank, "g"),
+        _known(measures.specificity, "g"),
+        _known(measures.diversity, ".3f"),
+        _known(measures.interpretability, ".3f"),
     )
+
+
+def _share(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.0f} %"
+
+
+def _known(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)
 
 
 def over_nodes(nodes: Sequence[Measures]) -> Measures:
@@ -96,7 +108,8 @@ def over_nodes(nodes: Sequence[Measures]) -> Measures:
 
 def as_results(found: KindMeasured, baseline: KindMeasured) -> Iterator[Result]:
     """Yield each figure that both kinds have, beside that of the baseline."""
-    units = {"second_top_1": "share", "second_top_5": "share", "diversity": "distance", "interpretability": "share"}
+    shares = dict.fromkeys(("second_top_1", "second_top_5", "own_top_1", "interpretability"), "share")
+    units = {**shares, "diversity": "distance"}
     other = asdict(baseline.measures)
     for name, value in asdict(found.measures).items():
         if not math.isnan(value) and not math.isnan(other[name]):

@@ -85,7 +85,7 @@ def test_gradients_of_the_optimiser_may_be_given_and_natural_images_be_a_folder_
     found = list(bench_legibility(settings(nodes="conv1:2", data="folder", data_root=str(tmp_path / "pictures"),
                                            gradients_each=3, out=str(tmp_path / "out"))))  # fmt: skip
     assert [each.gradients for each in found if each.kind == "optimiser"] == [3]
-    assert cells(found[0])[4:8] == ("-", "-", "-", "-")
+    assert cells(found[0])[4:9] == ("-", "-", "-", "-", "-")
 
 
 def test_too_few_natural_images_are_refused_before_anything_is_sampled(tmp_path):
@@ -138,18 +138,19 @@ def test_a_part_of_an_image_is_one_of_its_parts_and_a_whole_is_itself():
 
 
 def test_over_nodes_ranks_have_their_median_and_what_a_node_lacks_does_not_count():
-    nodes = [Measures(1.0, 1.0, 0.0, 0.0, 2.0, 0.5, 1.0), Measures(0.0, 0.5, 90.0, 4.0, 4.0, 0.1, 0.5),
-             Measures(NAN, NAN, NAN, NAN, 8.0, NAN, 0.9)]  # fmt: skip
+    nodes = [Measures(1.0, 1.0, 0.0, 1.0, 0.0, 2.0, 0.5, 1.0), Measures(0.0, 0.5, 90.0, 0.5, 4.0, 4.0, 0.1, 0.5),
+             Measures(NAN, NAN, NAN, NAN, NAN, 8.0, NAN, 0.9)]  # fmt: skip
     found = over_nodes(nodes)
-    assert (found.second_top_1, found.second_top_5, found.second_rank, found.own_rank) == (0.5, 0.75, 45.0, 2.0)
+    assert (found.second_top_1, found.second_top_5, found.second_rank) == (0.5, 0.75, 45.0)
+    assert (found.own_top_1, found.own_rank) == (0.75, 2.0)
     assert found.specificity == 4.0
     assert (found.diversity, found.interpretability) == (pytest.approx(0.3), pytest.approx(0.8))
     assert math.isnan(over_nodes(nodes[2:]).second_rank)
 
 
 def test_results_are_beside_the_optimisers_and_leave_out_what_is_not_known():
-    ours = KindMeasured("draws", 2, 10, 1.0, Measures(0.5, 1.0, NAN, 0.0, 2.0, 0.5, 1.0), {})
-    theirs = KindMeasured("optimiser", 2, 10, 1.0, Measures(0.25, 1.0, NAN, 0.0, 2.0, 0.5, 0.5), {})
+    ours = KindMeasured("draws", 2, 10, 1.0, Measures(0.5, 1.0, NAN, 1.0, 0.0, 2.0, 0.5, 1.0), {})
+    theirs = KindMeasured("optimiser", 2, 10, 1.0, Measures(0.25, 1.0, NAN, 1.0, 0.0, 2.0, 0.5, 0.5), {})
     found = {each.case: (each.value, each.baseline, each.ratio) for each in as_results(ours, theirs)}
     assert found["draws, second top 1"] == (0.5, 0.25, 2.0)
     assert found["draws, interpretability"] == (1.0, 0.5, 2.0)
