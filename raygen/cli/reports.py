@@ -43,30 +43,25 @@ def show_reference(display: Display, file: str, provenance: Provenance, shape: t
 
 def show_samples(display: Display, sampled: Sampled) -> None:
     """Show what sampling made since this start, and what there is in all."""
-    report = sampled.report
-    made = report.made
-    seeks = seeks_modes(sampled.run.request)
-    stage = "look" if seeks else "sample"
+    report, modes = sampled.report, seeks_modes(sampled.run.request)
+    made, stage = report.made, "look" if modes else "sample"
     if report.before:
         display.say(f"{stage}: {report.before} of {report.units} units were there already")
-    if made.units and seeks:
+    if made.units:
+        what, which = ("modes", "modes are no samples") if modes else ("samples", f"{made.converged} nodes converged")
         display.say(
-            f"look: {made.samples:,} modes of {made.nodes} nodes in {duration(report.seconds)}, "
-            f"{made.gradients:,} gradients; modes are no samples (raygen sample draws those)"
+            f"{stage}: {made.samples:,} {what} of {made.nodes} nodes in {duration(report.seconds)}, "
+            f"{made.gradients:,} gradients, {which}"
         )
-    elif made.units:
-        display.say(
-            f"sample: {made.samples:,} samples of {made.nodes} nodes in {duration(report.seconds)}, "
-            f"{made.gradients:,} gradients, {made.converged} nodes converged"
-        )
+        if made.dead:
+            display.say(f"{stage}: {made.dead} of these nodes are constant or dead; they are marked, and not sampled")
+    if made.units and not modes:
         display.table(totals_table(report.layers))
         if (left := made.nodes - made.dead - made.converged) > 0:
             display.say(
                 f"not converged: {left} of {made.nodes} nodes, marked in the pages; a lower --contrast, another "
                 "--reference or more --draws may help (raygen help chains-and-convergence)"
             )
-    if made.dead:
-        display.say(f"{stage}: {made.dead} of these nodes are constant or dead; they are marked, and not sampled")
     if taken := _in_short(sampled.run.request["request"]):
         display.say(f"settings: {taken}; all are in run.json")
     display.say(f"run: {sampled.run.location.title}")

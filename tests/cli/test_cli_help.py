@@ -159,7 +159,7 @@ def test_look_shows_modes_says_that_they_are_no_samples_and_makes_the_pages(call
     command = ("look", "--out", "run", "--nodes", "ip2:3 conv1:0-1", "--weights", "random", "--local")
     first = call(*command, "--mode-steps", "20", "--chains", "2")
     assert (first.status, first.err) == (0, "")
-    assert "look: 6 modes of 3 nodes in " in first.out and "120 gradients; modes are no samples" in first.out
+    assert "look: 6 modes of 3 nodes in " in first.out and "120 gradients, modes are no samples" in first.out
     assert "converged" not in first.out and "contrast 4, mode-steps 20, chains 2;" in first.out
     assert "gallery: 6 pictures of 3 nodes in 2 layers" in first.out
     pages = [Path("run/gallery", name).read_text() for name in ("index.html", "ip2/index.html", "ip2/3.html")]

@@ -116,7 +116,7 @@ def test_a_run_lives_in_a_bucket(bucket: Callable[[str], str], call: Call) -> No
     assert call("verify", folder).status == 0
     shown = call("gallery", "--out", folder)
     assert shown.status == 0, shown.err
-    assert "8 samples of 2 nodes" in shown.out
+    assert "8 pictures of 2 nodes" in shown.out
     assert Location.of(folder).exists("gallery/index.html")
     assert not Path("s3:").exists()
 
