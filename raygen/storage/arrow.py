@@ -100,6 +100,13 @@ class ArrowBackend:
                 self.filesystem.delete_file(unfinished)
             raise
 
+    def create(self, path: str, data: bytes) -> bool:
+        """Look, then write: pyarrow has no way to say that an object must not be there."""
+        if self.exists(path):
+            return False
+        self.write(path, data, lasting=False)
+        return True
+
     def remove(self, path: str) -> None:
         """Remove a file."""
         self.filesystem.delete_file(path)

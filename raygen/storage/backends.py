@@ -8,9 +8,12 @@ import os
 import stat
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, Protocol
+
+from raygen.storage.retry import is_transient
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
@@ -55,6 +58,9 @@ class Backend(Protocol):
 
     def write(self, path: str, data: bytes, *, lasting: bool) -> None:
         """Write a file whole, and its folder where there is none; see ``Location.write``."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a file whole unless there is one; return whether it was written; see ``Location.create``."""
 
     def remove(self, path: str) -> None:
         """Remove a file; FileNotFoundError where there is none."""
@@ -105,25 +111,47 @@ class LocalBackend:
 
     def write(self, path: str, data: bytes, *, lasting: bool) -> None:
         """Write under a temporary name, then rename."""
-        target, unfinished = Path(path), Path(temporary(path))
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                if lasting:
-                    # A rename may reach the disk before what was written: a loss of power would leave an empty file.
-                    os.fsync(stream.fileno())
-            unfinished.replace(target)
-        except BaseException:
-            # A scrap takes room, and would make the folder look like someone else's.
-            with contextlib.suppress(OSError):
-                unfinished.unlink()
-            raise
+        with _unfinished(path, data, lasting=lasting) as unfinished:
+            unfinished.replace(path)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write under a temporary name, then link: of several that do so at once, the system lets one succeed."""
+        with _unfinished(path, data, lasting=False) as unfinished:
+            try:
+                os.link(unfinished, path)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if is_transient(error):
+                    raise
+                # Some file systems, as of memory cards, give a file no second name: there it is a look, then a rename.
+                if self.exists(path):
+                    return False
+                unfinished.replace(path)
+            return True
 
     def remove(self, path: str) -> None:
         """Remove a file."""
         Path(path).unlink()
+
+
+@contextmanager
+def _unfinished(path: str, data: bytes, *, lasting: bool) -> Iterator[Path]:
+    """Write a file under a temporary name, which is gone after the block."""
+    unfinished = Path(temporary(path))
+    try:
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            if lasting:
+                # A rename may reach the disk before what was written: a loss of power would leave an empty file.
+                os.fsync(stream.fileno())
+        yield unfinished
+    finally:
+        # A scrap takes room, and would make the folder look like someone else's.
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
 
 
 def _entries(folder: str, prefix: str, *, recursive: bool, seen: set[str]) -> Iterator[Entry]:

@@ -166,6 +166,19 @@ class Location:
         self._try(f"{name} cannot be written", lambda: self.backend.write(self._path(name), data, lasting=lasting),
                   right="give a folder that can be written, with room left")  # fmt: skip
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file whole unless there is one already; return whether it was written.
+
+        On a local disk this is one step: of several that do it at once, one succeeds. Elsewhere it is a look and then
+        a write, and what another writes in between is written over. Where it was tried again because the answer was
+        lost, False may be said of an own file. In both cases the file, read again, says whose it is.
+
+        Raises:
+            StoreError: if the storage refuses.
+        """
+        return self._try(f"{name} cannot be written", lambda: self.backend.create(self._path(name), data),
+                         right="give a folder that can be written, with room left")  # fmt: skip
+
     def remove(self, name: str) -> None:
         """Remove a file; do nothing where there is none.
 

@@ -1,9 +1,13 @@
 """A lease on a folder, so that one process at a time works in it; a process that died does not keep it.
 
-The lease is a file that its holder renews, so it works on any storage. A local disk can exclude others while the file
-is read and written. An object store cannot: there the last writer is the holder, and an earlier writer sees that a
-moment later. In that moment two processes may do the same work twice, which does no harm: both write the same files.
-Object stores can write under a condition (If-None-Match, a generation), but pyarrow.fs cannot ask for it.
+The lease is a file that its holder renews, so it works on any storage. On a local disk, one of many gets it: a file
+that is not there is made in one step, which succeeds for one; a dead holder's is replaced while others are excluded.
+
+Object stores can write under a condition (If-None-Match, a generation), but pyarrow.fs cannot ask for it: it passes on
+a few headers of an object and drops all others. There, and on file systems without locks, who has written waits
+(``Pace.settle``) and reads back: who is in the file holds it, the others are refused. The limit: who looked before that
+and wrote only after it was read back is in the file then, and both hold the folder until the earlier one renews, finds
+the other there and stops. Until then they may do the same work twice, which does no harm: both write the same files.
 """
 
 from __future__ import annotations
@@ -138,15 +142,26 @@ class Lock:
         return self
 
     def _take(self) -> None:
-        with _alone(self._location):
-            self._refuse_others()
-            self._me = replace(Holder.of_this_process(), key=self._me.key)
-            self._location.write(LOCK, self._me.write(), lasting=False)
-        if not self._location.is_local:
+        written = False
+        while not written:
+            seen = self._refuse_others()
+            with _alone(self._location) as alone:
+                written = self._replace(seen)
+        if not alone:
             time.sleep(self._pace.settle)
             if (found := read_holder(self._location)) is not None and found.key != self._me.key:
                 raise self._held_by(found)
         self._thread.start()
+
+    def _replace(self, seen: bytes | None) -> bool:
+        """Write this process into the lock file if it is still as it was seen; return whether it was."""
+        self._me = replace(Holder.of_this_process(), key=self._me.key)
+        if seen is None:
+            return self._location.create(LOCK, self._me.write())
+        if _read(self._location) != seen:
+            return False
+        self._location.write(LOCK, self._me.write(), lasting=False)
+        return True
 
     def __exit__(self, *_: object) -> None:
         self._end.set()
@@ -173,28 +188,31 @@ class Lock:
         if self._lost is not None:
             raise self._lost
 
-    def _refuse_others(self) -> None:
-        """Return if nobody holds the folder.
+    def _refuse_others(self) -> bytes | None:
+        """Return the lock file's content, None where there is none, if nobody holds the folder.
 
         Raises:
             StoreError: if somebody does, or may do.
         """
         data = _read(self._location)
         found = None if data is None else Holder.read(data)
-        if found is None or found.is_dead:
-            return
+        # It may be this process's own: written, but the answer was lost.
+        if found is None or found.is_dead or found.key == self._me.key:
+            return data
         # Another machine's clock may be wrong: at most it refuses for as long as a live holder would be believed.
         if 0 <= time.time() - found.renewed <= self._pace.stale:
             raise self._held_by(found)
         # Whether it lives is judged by what is seen, with this machine's own clock: a live holder renews the lease.
+        later = data
         until = time.monotonic() + self._pace.stale
         while time.monotonic() < until:
             time.sleep(min(self._pace.renew / 4, self._pace.stale / 8))
             later = _read(self._location)
             if later is None:
-                return
+                return None
             if later != data and (holder := Holder.read(later)) is not None and not holder.is_dead:
                 raise self._held_by(holder)
+        return later
 
     def _held_by(self, holder: Holder) -> StoreError:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.since))
@@ -257,19 +275,20 @@ def is_held(location: Location, pace: Pace | None = None) -> bool:
 
 
 @contextmanager
-def _alone(location: Location) -> Iterator[None]:
-    """Exclude this machine's other processes from the block, where the storage can."""
+def _alone(location: Location) -> Iterator[bool]:
+    """Exclude other processes from the block, where the storage can; yield whether it does."""
     if not location.is_local:
-        yield
+        yield False
         return
-    descriptor = -1
+    descriptor, alone = -1, False
     # If the folder cannot be made, the write that follows says so. Some network file systems have no locks.
     with contextlib.suppress(OSError):
         Path(location.root).mkdir(parents=True, exist_ok=True)
         descriptor = os.open(location.root, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        alone = True
     try:
-        yield
+        yield alone
     finally:
         if descriptor >= 0:
             os.close(descriptor)

@@ -248,7 +248,7 @@ def test_it_is_released_whatever_happens(tmp_path):
 
 
 def test_a_signal_that_comes_as_soon_as_it_is_taken_leaves_nothing_behind(tmp_path, monkeypatch):
-    write = Location.write
+    create = Location.create
 
     class Stopped(BaseException):
         pass
@@ -256,13 +256,13 @@ def test_a_signal_that_comes_as_soon_as_it_is_taken_leaves_nothing_behind(tmp_pa
     def stop(number, frame):
         raise Stopped
 
-    def write_and_be_stopped(self, *given, **named):
-        write(self, *given, **named)
+    def create_and_be_stopped(self, *given, **named):
+        create(self, *given, **named)
         signal.raise_signal(signal.SIGTERM)
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        monkeypatch.setattr(Location, "write", write_and_be_stopped)
+        monkeypatch.setattr(Location, "create", create_and_be_stopped)
         with pytest.raises(Stopped), lock(tmp_path / "run"):
             pytest.fail("it was stopped on its way in")
     finally:
