@@ -3,11 +3,12 @@
 The lease is a file that its holder renews, so it works on any storage. On a local disk, one of many gets it: a file
 that is not there is made in one step, which succeeds for one; a dead holder's is replaced while others are excluded.
 
-Object stores can write under a condition (If-None-Match, a generation), but pyarrow.fs cannot ask for it: it passes on
-a few headers of an object and drops all others. There, and on file systems without locks, who has written waits
-(``Pace.settle``) and reads back: who is in the file holds it, the others are refused. The limit: who looked before that
-and wrote only after it was read back is in the file then, and both hold the folder until the earlier one renews, finds
-the other there and stops. Until then they may do the same work twice, which does no harm: both write the same files.
+Object stores can write under a condition (If-None-Match, a generation), but pyarrow.fs cannot ask for it: of what is
+given with an object it passes on a few headers, and drops the others (S3) or keeps them as labels (Google). There, and
+on file systems without locks, who has written waits (``Pace.settle``) and reads back: who is in the file holds it, the
+others are refused. The limit: who looked before that and wrote only after it was read back is in the file then, and
+both hold the folder until the earlier one renews, finds the other there and stops. Until then they may do the same work
+twice, which does no harm: both write the same files.
 """
 
 from __future__ import annotations
