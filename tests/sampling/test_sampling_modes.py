@@ -312,3 +312,17 @@ def test_a_state_saved_while_other_chains_climbed_is_passed_over(caplog):
 def test_copies_of_chains_do_not_go_with_starts_near_modes():
     with pytest.raises(SettingsError, match="resample with climb"):
         SamplingSettings.parse({"climb": 10, "resample": True}, where="test")
+
+
+def test_chains_start_at_their_modes_with_the_noise_of_the_reference_around_them():
+    found = seeker(Parabola(2.0, 3.0), tilt=1.0)
+    climb = climbed(found)
+    torch.testing.assert_close(found.around(climb) - climb.position, found.streams.start((1, 1, 1)))
+
+
+def test_one_channel_that_is_not_finite_holds_the_whole_step_back():
+    density = WhitenedScore(
+        lambda x: 3 * x.sum((1, 2, 3)) + 1e-6 * (2 - x[:, 0, 0, 0]).sqrt(), WhiteNoise((2, 1, 1), 1.0)
+    )
+    found = climbed(ModeSeeker([Node("case", 0)], density, Streams(("0/case",), 2), asked(chains=2, tilt=2.0), 60))
+    assert bool(found.position.isfinite().all())
