@@ -159,7 +159,8 @@ def test_a_mode_is_one_of_the_mean_over_the_views_that_the_steps_saw():
     def apart(z):
         return ((z - mean).norm() / mean.norm()).item()
 
-    assert apart(found[:1]) < 0.25 < apart(2.0 * each[0])
+    assert apart(2.0 * each[0]) > 0.25
+    assert apart(found[:1]) < 0.06, "three times as much where the steps do not become smaller"
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-4)
 
 
