@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from raygen.networks.graph.anatomy import graph_shapes
 from raygen.networks.graph.plain import copy_module
-from raygen.networks.graph.receptive import Field, Pair, Shapes, Step, Window, is_pool, pool_arguments, step_of
+from raygen.networks.graph.receptive import Field
+from raygen.networks.graph.steps import Pair, Shapes, Step, Window, is_pool, pool_arguments, step_of
 from raygen.networks.graph.tracing import Traced, drop_dead, module_of, result
 
 Fields = Mapping[fx.Node, Field | None]

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from raygen.networks.graph.plain import is_plain
-from raygen.networks.graph.receptive import pair
+from raygen.networks.graph.steps import pair
 from raygen.networks.graph.tracing import module_of
 
 _RELUS = (F.relu, torch.relu)
