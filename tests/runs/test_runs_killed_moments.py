@@ -14,7 +14,7 @@ from raygen.store import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-MOMENTS = 10
+MOMENTS = 5
 SAMPLING = {"nodes": "conv1:0-11", "chains": 2, "draws": 40, "thin": 4, "warm-up": 8, "steps": 4, "batch": 1, "seed": 7}
 
 
