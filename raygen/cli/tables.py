@@ -31,7 +31,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def layer_table(layers: Sequence[Layer], class_names: Sequence[str] = ()) -> str:
     """Return the layers of a network, with the first of its class names where they belong."""
     header = ("layer", "kind", "channels", "map", "receptive field", "stride", "cost", "")
-    return table(
+    reasons = {layer.uncropped.partition(": ")[2] for layer in layers} - {""}
+    shown = table(
         header,
         [
             (
@@ -47,6 +48,8 @@ def layer_table(layers: Sequence[Layer], class_names: Sequence[str] = ()) -> str
             for layer in layers
         ],
     )
+    told = [f"Its forward runs as it is, on whole images, since it cannot be traced: {reason}" for reason in reasons]
+    return "\n".join([shown, *told])
 
 
 def layer_line(layer: Layer, class_names: Sequence[str]) -> str:
@@ -63,7 +66,9 @@ def _remark(layer: Layer, class_names: Sequence[str]) -> str:
     if layer.is_classes:
         shown = ", ".join(class_names[:3])
         return f"classes: {shown}{', ...' if len(class_names) > 3 else ''}"
-    return "before its ReLU" if layer.rectified else ""
+    if layer.rectified:
+        return "before its ReLU"
+    return f"whole image: {layer.uncropped.partition(': ')[0]}" if layer.uncropped else ""
 
 
 def _percent(share: float) -> str:

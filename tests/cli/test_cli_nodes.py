@@ -27,6 +27,7 @@ def test_lenets_layers_have_their_costs_and_its_classes_their_names(call: Call) 
         "is_classes": False,
         "rectified": False,
         "cost": pytest.approx((20 * 25 * 100 + 50 * 500) / (20 * 25 * 576 + 50 * 500 * 64 + 800 * 500 + 5000)),
+        "uncropped": "",
         "class_names": [],
     }
     assert layers["ip2"]["class_names"] == [str(digit) for digit in range(10)]

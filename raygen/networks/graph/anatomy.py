@@ -13,7 +13,8 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from raygen.networks.graph.plain import first_real, forward_of
 from raygen.networks.graph.receptive import Field, receptive_fields
-from raygen.networks.graph.tracing import Traced, is_relu, trace
+from raygen.networks.graph.steps import fold_numbers
+from raygen.networks.graph.tracing import Traced, Untraced, is_relu, trace
 from raygen.networks.network import Network
 
 Shape = tuple[int, ...]
@@ -35,8 +36,8 @@ class Anatomy:
     fields: dict[fx.Node, Field | None]
 
     def rectified(self, layer: str) -> bool:
-        """Say whether the response of ``layer`` ends with a ReLU."""
-        return is_relu(self.traced.module, self.traced.ends[layer])
+        """Say whether the response of ``layer`` ends with a ReLU, and not one inside a layer of the user."""
+        return layer not in self.traced.opened and is_relu(self.traced.module, self.traced.ends[layer])
 
     def end(self, layer: str, *, after: bool = False) -> fx.Node:
         """Return the value that the nodes of ``layer`` are scored by: its response, or what its ReLU is given.
@@ -49,21 +50,27 @@ class Anatomy:
         return end.all_input_nodes[0] if self.rectified(layer) and not after else end
 
 
-def examine(network: Network) -> Anatomy | None:
-    """Trace ``network`` and measure its steps; None where it cannot be traced."""
+def examine(network: Network) -> Anatomy | Untraced:
+    """Trace ``network`` and measure its steps, or say why that cannot be."""
     traced = trace(network.module)
-    if traced is None:
-        return None
+    if isinstance(traced, Untraced):
+        return traced
     try:
-        shapes = graph_shapes(traced.module, network.input_shape)
-    except Exception:  # a graph that is another function than the user's forward
-        return None
+        shapes = graph_shapes(traced.module, network.input_shape, fold=True)
+    except Exception as error:  # a graph that is another function than the user's forward
+        return Untraced(f"{type(error).__name__}: {error}")
     return Anatomy(traced, shapes, receptive_fields(traced, shapes))
 
 
-def graph_shapes(graph: fx.GraphModule, input_shape: Shape) -> dict[fx.Node, Shape]:
-    """Return the shape of every value that is a tensor, for one input of (C, h, w); the largest of a tuple of them."""
-    shapes = run_on_shapes(graph, input_shape, _value_shapes)
+def graph_shapes(graph: fx.GraphModule, input_shape: Shape, *, fold: bool = False) -> dict[fx.Node, Shape]:
+    """Return the shape of every value that is a tensor, for one input of (C, h, w); the largest of a tuple of them.
+
+    With ``fold``, windows that ``graph`` computes from sizes are written into it, see :func:`fold_numbers`.
+    """
+    shapes, numbers = run_on_shapes(graph, input_shape, _values)
+    if fold and numbers:
+        fold_numbers(graph.graph, numbers)
+        graph.recompile()
     return {node: shapes[node.name] for node in graph.graph.nodes if node.name in shapes}
 
 
@@ -87,12 +94,12 @@ def run_on_shapes(module: nn.Module, input_shape: Shape, run: Callable[[nn.Modul
                 return run(module, x)
 
 
-def _value_shapes(graph: nn.Module, x: Tensor) -> dict[str, Shape]:
-    """Return shapes by the names of the steps."""
+def _values(graph: nn.Module, x: Tensor) -> tuple[dict[str, Shape], dict[str, Any]]:
+    """Return by the names of the steps the shapes of tensors, and what else is an integer or several."""
     assert isinstance(graph, fx.GraphModule)
     noting = _Noting(graph)
     noting.run(x)
-    return noting.shapes
+    return noting.shapes, noting.numbers
 
 
 class _Noting(fx.Interpreter):
@@ -100,6 +107,7 @@ class _Noting(fx.Interpreter):
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__(graph)
         self.shapes: dict[str, Shape] = {}
+        self.numbers: dict[str, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
@@ -107,4 +115,6 @@ class _Noting(fx.Interpreter):
         tensors = [tuple(part.shape) for part in parts if isinstance(part, Tensor)]
         if tensors:
             self.shapes[n.name] = max(tensors, key=len)
+        elif parts and all(isinstance(part, int) for part in parts):
+            self.numbers[n.name] = tuple(parts) if isinstance(value, tuple | list) else value
         return value

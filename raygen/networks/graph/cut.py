@@ -79,8 +79,9 @@ def cut_network(network: Network, layer: str, *, crop: bool = True, after: bool 
         NodeError: if there is no such layer, or none of its ReLU with ``after``.
         NetworkError: if the network does otherwise than its graph says, and the layer is no module of its own.
     """
-    anatomy = examine(network)
-    layers = {known.name: known for known in layers_of(network, anatomy)}
+    examined = examine(network)
+    anatomy = examined if isinstance(examined, Anatomy) else None
+    layers = {known.name: known for known in layers_of(network, examined)}
     if layer not in layers:
         raise NodeError(f"unknown layer {layer!r}", where=f"network {network.name}", right=closest(layer, layers))
     if after and not layers[layer].rectified:
@@ -135,10 +136,8 @@ def _cut_graph(network: Network, anatomy: Anatomy | None, layer: Layer, image: T
         module = end_graph(anatomy.traced.module, anatomy.end(layer.name, after=after))
         # A block has no hook before its last step: its response is compared after that.
         checked = module if leaf else end_graph(anatomy.traced.module, anatomy.traced.ends[layer.name])
-        with torch.no_grad():
-            real = _StopAt(network.module, layer.name, before=before and leaf)(image.clone())
-            if _same_response(checked(image.clone()), real):
-                return module
+        if _same_function(checked, _StopAt(network.module, layer.name, before=before and leaf), image):
+            return module
         if not leaf:
             what = f"{layer.name} computes another value than its graph"
             raise NetworkError(what, where=f"network {network.name}", right="name one of the layers in it")
@@ -176,6 +175,34 @@ def _agrees(module: nn.Module, part: Tensor, whole: Tensor, *, scale: Tensor) ->
             return _same_response(module(part.clone()), whole, scale)
     except Exception:  # a step may hold the size of a whole map, such as a reshaping to given numbers
         return False
+
+
+def _same_function(graph: nn.Module, network: nn.Module, image: Tensor) -> bool:
+    """Say whether two modules respond to ``image`` alike, and have the same gradient there.
+
+    A graph has not what a forward says besides its steps, such as ``torch.no_grad()``. Of a network that has no
+    gradient, since a step in place changes what its gradient needs, only the responses are compared.
+    """
+    with torch.no_grad():
+        if not _same_response(graph(image.clone()), network(image.clone())):
+            return False
+    try:
+        expected = _gradient(network, image)
+    except RuntimeError:
+        return True
+    return _same_response(_gradient(graph, image), expected)
+
+
+def _gradient(module: nn.Module, image: Tensor) -> Tensor:
+    """Return the gradient, by ``image``, of the response weighted at random."""
+    with torch.enable_grad():
+        leaf = image.clone().requires_grad_()
+        response = module(leaf.clone())
+        if not response.requires_grad:
+            return torch.zeros_like(image)
+        weights = torch.rand(response.shape, generator=torch.Generator().manual_seed(1)).to(response)
+        (gradient,) = torch.autograd.grad(response, leaf, weights, allow_unused=True)
+    return torch.zeros_like(image) if gradient is None else gradient
 
 
 def _random_image(network: Network) -> Tensor:

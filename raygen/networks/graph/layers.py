@@ -12,8 +12,9 @@ from torch import Tensor, fx, nn
 
 from raygen.networks.graph.anatomy import Anatomy, Shape, examine, run_on_shapes
 from raygen.networks.graph.plain import is_plain
+from raygen.networks.graph.receptive import whole_from
 from raygen.networks.graph.rewriting import Span, needed_spans
-from raygen.networks.graph.tracing import leaf_modules, module_of, result
+from raygen.networks.graph.tracing import Untraced, leaf_modules, module_of, result
 from raygen.networks.network import Network
 
 _KINDS: tuple[tuple[str, tuple[type[nn.Module], ...]], ...] = (
@@ -43,6 +44,8 @@ class Layer:
         cost: of one gradient with the network cut and cropped to this layer, 1 being the whole network's; counted in
             the multiplications of convolutions and linear layers. None where it is not known. At full size the parts of
             late maps that one response does not need are still counted, though scores leave them out.
+        uncropped: why a response is not computed from its receptive field alone: the step from which on it needs the
+            whole image, or why the forward cannot be traced; empty where it is, and where there is no map.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Layer:
     is_classes: bool
     rectified: bool = False
     cost: float | None = None
+    uncropped: str = ""
 
 
 def list_layers(network: Network) -> tuple[Layer, ...]:
@@ -64,8 +68,9 @@ def list_layers(network: Network) -> tuple[Layer, ...]:
     return layers_of(network, examine(network))
 
 
-def layers_of(network: Network, anatomy: Anatomy | None) -> tuple[Layer, ...]:
+def layers_of(network: Network, examined: Anatomy | Untraced) -> tuple[Layer, ...]:
     """Return what :func:`list_layers` does, of a network that is examined already."""
+    anatomy = examined if isinstance(examined, Anatomy) else None
     leaves = {name for name, _ in leaf_modules(network.module)}
     shapes = run_on_shapes(network.module, network.input_shape, _output_shapes)
     if anatomy is not None:
@@ -76,6 +81,7 @@ def layers_of(network: Network, anatomy: Anatomy | None) -> tuple[Layer, ...]:
     classes = next((name for name in reversed(weighted) if count and shapes[name][1] == count), None)
     windows = {} if anatomy is None else _windows(network, anatomy)
     costs = {} if anatomy is None else _layer_costs(network, anatomy, classes)
+    whole = dict.fromkeys(shapes, _untraced(examined)) if isinstance(examined, Untraced) else _whole_from(examined)
     return tuple(
         Layer(
             name=name,
@@ -87,6 +93,7 @@ def layers_of(network: Network, anatomy: Anatomy | None) -> tuple[Layer, ...]:
             is_classes=name == classes,
             rectified=is_plain(modules[name], nn.ReLU, nn.ReLU6) if name in leaves else _rectified(anatomy, name),
             cost=costs.get(name),
+            uncropped=whole.get(name, "") if len(shape) == 4 and shape[2:] != (1, 1) else "",
         )
         for name, shape in shapes.items()
     )
@@ -95,6 +102,16 @@ def layers_of(network: Network, anatomy: Anatomy | None) -> tuple[Layer, ...]:
 def kind_of(module: nn.Module) -> str:
     """Return the kind of a layer, see :class:`Layer`."""
     return next((kind for kind, types in _KINDS if isinstance(module, types)), type(module).__name__.lower())
+
+
+def _whole_from(anatomy: Anatomy) -> dict[str, str]:
+    places = whole_from(anatomy.traced, anatomy.fields)
+    return {name: f"from {places[node]} on" for name, node in anatomy.traced.ends.items() if node in places}
+
+
+def _untraced(examined: Untraced) -> str:
+    (line, *_) = examined.why.splitlines()
+    return f"not traced: {line}"
 
 
 def _rectified(anatomy: Anatomy | None, name: str) -> bool:

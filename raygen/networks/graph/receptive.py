@@ -62,14 +62,37 @@ def receptive_fields(traced: Traced, shapes: Shapes) -> dict[fx.Node, Field | No
     return fields
 
 
+def whole_from(traced: Traced, fields: Mapping[fx.Node, Field | None]) -> dict[fx.Node, str]:
+    """Return, of each value without a field, the step from which on a response needs the whole image, in words.
+
+    Such a step pools over the map, joins values that do, or is none of those that are known here.
+    """
+    found: dict[fx.Node, str] = {}
+    for node, field in fields.items():
+        if field is None:
+            earlier = (found[source] for source in node.all_input_nodes if source in found)
+            found[node] = next(earlier, _place(node))
+    return found
+
+
+def _place(node: fx.Node) -> str:
+    """Return the layer that ``node`` calls, or the function with the module that calls it."""
+    if node.op in ("call_module", "get_attr"):
+        return str(node.target)
+    stack = [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
+    name = getattr(node.target, "__name__", str(node.target)).strip("_")
+    return f"{name} in {stack[-1]}" if stack else name
+
+
 def _field(root: nn.Module, node: fx.Node, fields: Mapping[fx.Node, Field | None], shapes: Shapes) -> Field | None:
     sources = [fields[source] for source in node.all_input_nodes if source in fields]
     known = [source for source in sources if source is not None]
+    step = step_of(root, node, shapes)
+    if isinstance(step, Window):  # of a convolution written as a function, the weights are further sources
+        given = fields.get(node.all_input_nodes[0])
+        return None if given is None or given.channels_last else _through(given, step)
     if not known or len(known) < len(sources):
         return None
-    step = step_of(root, node, shapes)
-    if isinstance(step, Window):
-        return None if known[0].channels_last else _through(known[0], step)
     if step in ("to_last", "to_first"):
         turns = known[0].channels_last != (step == "to_last")
         return Field(known[0].first, known[0].last, known[0].jump, step == "to_last") if turns else None

@@ -15,7 +15,18 @@ from torch.nn import functional as F
 from raygen.networks.graph.anatomy import graph_shapes
 from raygen.networks.graph.plain import copy_module
 from raygen.networks.graph.receptive import Field
-from raygen.networks.graph.steps import Pair, Shapes, Step, Window, is_pool, pool_arguments, step_of
+from raygen.networks.graph.steps import (
+    Pair,
+    Shapes,
+    Step,
+    Window,
+    grid_slice,
+    has_window,
+    is_padding,
+    step_of,
+    takes_maximum,
+    window_arguments,
+)
 from raygen.networks.graph.tracing import Traced, drop_dead, module_of, result
 
 Fields = Mapping[fx.Node, Field | None]
@@ -216,11 +227,18 @@ class _Writer:
             for size in (given.first[axis] - asked.first[axis], asked.last[axis] - given.last[axis])
         )
         if any(edges):
-            outside = -math.inf if isinstance(layer, nn.MaxPool2d) else 0.0
+            outside = -math.inf if takes_maximum(self._module, node) else 0.0
             part = self._graph.call_function(F.pad, (part, edges, "constant", outside))
-        if is_pool(node):
-            arguments = {**pool_arguments(node), "input": part, "padding": 0}
-            return self._graph.create_node("call_function", node.target, (arguments.pop("input"),), arguments)
+        if is_padding(self._module, node):
+            return part
+        if has_window(node):
+            given_too = fx.map_arg(window_arguments(node), self._values.__getitem__)
+            arguments = {**given_too, "padding": 0}
+            arguments.pop("input")
+            return self._graph.create_node("call_function", node.target, (part,), arguments)
+        if (index := grid_slice(node)) is not None:
+            steps = tuple(slice(None, None, side.step) for side in index[-2:])
+            return self._graph.call_function(operator.getitem, (part, (*index[:-2], *steps)))
         name = f"{node.target}_part"
         self._layers.setdefault(name, _without_padding(layer))
         return self._graph.call_module(name, (part,))

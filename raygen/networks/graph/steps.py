@@ -50,11 +50,17 @@ _METHODS = (
 )  # fmt: skip
 # These keep the map where the last two sides stay what they were.
 _RESHAPES = ("view", "reshape", "transpose", "chunk", "split", "getitem", "flatten", "unsqueeze", "squeeze")
-POOLS: dict[Callable[..., Any], tuple[str, ...]] = {
-    F.max_pool2d: ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode"),
-    torch.max_pool2d: ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode"),
+_MAX_POOL = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
+_ARGUMENTS: dict[Callable[..., Any], tuple[str, ...]] = {
+    F.max_pool2d: _MAX_POOL,
+    torch.max_pool2d: _MAX_POOL,
     F.avg_pool2d: ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
+    F.conv2d: ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+    F.pad: ("input", "pad", "mode", "value"),
 }
+"""The names of the arguments of the functions with a window."""
+
+_MAX_POOLS = (F.max_pool2d, torch.max_pool2d)
 
 
 def step_of(root: nn.Module, node: fx.Node, shapes: Shapes) -> Step:
@@ -62,11 +68,8 @@ def step_of(root: nn.Module, node: fx.Node, shapes: Shapes) -> Step:
     layer = module_of(root, node)
     if layer is not None:
         return _layer_step(layer)
-    if is_pool(node):
-        given = pool_arguments(node)
-        kernel = pair(given["kernel_size"])
-        stride = pair(given.get("stride") or kernel)
-        return Window(kernel, stride, pair(given.get("padding", 0)), pair(given.get("dilation", 1)))
+    if has_window(node):
+        return _function_step(node, shapes)
     if node.op == "get_attr":
         return "constant" if _spreads(shapes.get(node)) else None
     if node.target is torch.cat:
@@ -76,9 +79,54 @@ def step_of(root: nn.Module, node: fx.Node, shapes: Shapes) -> Step:
     return _reshape(node, shapes)
 
 
+def _function_step(node: fx.Node, shapes: Shapes) -> Step:
+    given = window_arguments(node)
+    if node.target is F.pad:
+        return (
+            _padding(given.get("pad"))
+            if given.get("mode", "constant") == "constant" and not given.get("value")
+            else None
+        )
+    shape = shapes.get(given["weight"], ()) if node.target is F.conv2d else given["kernel_size"]
+    stride = given.get("stride") or (1 if node.target is F.conv2d else shape)
+    parts = (shape, stride, given.get("padding", 0), given.get("dilation", 1))
+    if not all(_is_number(part) for part in parts):
+        return None
+    kernel, stride, padding, dilation = map(pair, (shape[-2:] if isinstance(shape, tuple) else shape, *parts[1:]))
+    return Window(kernel, stride, padding, dilation)
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return bool(value) and all(isinstance(part, int) for part in value)
+    return isinstance(value, int)
+
+
+def _padding(given: Any) -> Step:
+    """Return the step of padding by (left, right, top, bottom, and so on of further dimensions)."""
+    if not _is_number(given):
+        return None
+    sides = (given,) * 4 if isinstance(given, int) else tuple(given)
+    left, _, top, _ = (*sides[:4], 0, 0, 0, 0)[:4]
+    if not any(sides[:4]):
+        return "same"
+    return None if any(sides[4:]) else Window((1, 1), (1, 1), (top, left))
+
+
+def _slice_step(index: tuple[Any, ...]) -> Step:
+    numbers = [(part.start or 0, part.step or 1) for part in index[-2:]]
+    if not all(isinstance(start, int) and isinstance(step, int) and start >= 0 for start, step in numbers):
+        return None
+    (top, down), (left, right) = numbers
+    return Window((1, 1), (down, right), (-top, -left))
+
+
 def _layer_step(layer: nn.Module) -> Step:
     if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
         return _window_of(layer) if is_plain(layer, nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d) else None
+    if is_plain(layer, nn.ZeroPad2d):
+        assert isinstance(layer, nn.ZeroPad2d)
+        return _padding(layer.padding)
     if is_plain(layer, Permute):
         return _turn(layer)
     return "same" if _is_pointwise(layer) else None
@@ -94,15 +142,57 @@ def pair(value: int | Sequence[int]) -> Pair:
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[-1]))
 
 
-def pool_arguments(node: fx.Node) -> dict[str, Any]:
-    """Return the arguments of a functional pooling by name."""
+def window_arguments(node: fx.Node) -> dict[str, Any]:
+    """Return by name the arguments of a function that has a window."""
     assert callable(node.target)
-    return {**dict(zip(POOLS[node.target], node.args, strict=False)), **node.kwargs}
+    return {**dict(zip(_ARGUMENTS[node.target], node.args, strict=False)), **node.kwargs}
 
 
-def is_pool(node: fx.Node) -> bool:
-    """Say whether ``node`` calls a pooling function."""
-    return node.op == "call_function" and node.target in POOLS
+def has_window(node: fx.Node) -> bool:
+    """Say whether ``node`` calls a convolution, pooling or padding as a function."""
+    return node.op == "call_function" and node.target in _ARGUMENTS
+
+
+def takes_maximum(root: nn.Module, node: fx.Node) -> bool:
+    """Say whether ``node`` is a maximum pooling, beyond whose edges nothing is the largest."""
+    return isinstance(module_of(root, node), nn.MaxPool2d) or (has_window(node) and node.target in _MAX_POOLS)
+
+
+def is_padding(root: nn.Module, node: fx.Node) -> bool:
+    """Say whether ``node`` puts zeros around the map and does nothing else."""
+    return isinstance(module_of(root, node), nn.ZeroPad2d) or (has_window(node) and node.target is F.pad)
+
+
+def grid_slice(node: fx.Node) -> tuple[Any, ...] | None:
+    """Return the index by which ``node`` takes some rows and columns, as ``x[:, :, ::2, ::2]``; None if it does not."""
+    index: Any = node.args[1] if node.op == "call_function" and node.target is operator.getitem else None
+    if not isinstance(index, tuple) or not all(part is Ellipsis or isinstance(part, slice) for part in index):
+        return None
+    return index if len(index) == 4 or (len(index) == 3 and index[0] is Ellipsis) else None
+
+
+def fold_numbers(graph: fx.Graph, numbers: Mapping[str, Any]) -> None:
+    """Write what a step's window is, where ``forward`` computes it from the size of a map, into the step.
+
+    It holds for the whole image, and a crop must give what the whole image gives. A view keeps its sizes: they follow
+    the batch.
+
+    Args:
+        graph: changed in place.
+        numbers: by the names of the steps that give no tensor, what they give for one whole image.
+    """
+
+    def number(node: fx.Node) -> Any:
+        return numbers.get(node.name, node)
+
+    for node in graph.nodes:
+        if has_window(node):
+            node.args = node.args[:1] + fx.map_arg(node.args[1:], number)
+            node.kwargs = {
+                key: part if key == "input" else fx.map_arg(part, number) for key, part in node.kwargs.items()
+            }
+        elif (index := grid_slice(node)) is not None:
+            node.args = (node.args[0], (*index[:-2], *fx.map_arg(index[-2:], number)))
 
 
 def _window_of(layer: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> Window:
@@ -123,10 +213,15 @@ def _reshape(node: fx.Node, shapes: Shapes) -> Step:
     if node not in shapes:  # a size, or a number made of sizes
         return "constant"
     kept = len(sources) == 1 and shapes[sources[0]][-2:] == shapes[node][-2:] and len(shapes[sources[0]]) >= 3
-    return "same" if name in _RESHAPES and kept and _keeps_grid(name, node, shapes) else None
+    if name in _RESHAPES and kept and _keeps_grid(name, node, shapes):
+        return "same"
+    index = grid_slice(node)
+    return None if index is None or len(shapes[node]) != 4 else _slice_step(index)
 
 
 def _is_pointwise(layer: nn.Module) -> bool:
+    if is_plain(layer, nn.Sequential):  # a shortcut is written as an empty one
+        return not any(True for _ in layer.children())
     if not is_plain(layer, *_POINTWISE):
         return False
     # Without running statistics, or in training, a response depends on the whole map and on the other images.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -32,10 +33,12 @@ class Traced:
             changed it in place: what the step returns is used instead.
         ends: by dotted name the node that puts out a layer's response the first time that it runs: of every layer,
             and of every block (a module made of others) that ends with a step of its own, such as a sum.
+        opened: the user's layers whose own forward is part of the graph, step by step.
     """
 
     module: fx.GraphModule
     ends: dict[str, fx.Node]
+    opened: frozenset[str] = frozenset()
 
 
 def is_leaf(module: nn.Module) -> bool:
@@ -57,14 +60,15 @@ def leaf_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 class _Tracer(fx.Tracer):
     """torch.fx's tracer, with the leaves of :func:`leaf_modules` and torchvision's operators as single steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, opened: Collection[nn.Module] = ()) -> None:
         # Some versions of torch annotate one module, some any number; all take any number.
         modules: Any = (math, torchvision.ops)
         super().__init__(autowrap_modules=modules)
         self.ends: dict[str, fx.Node] = {}
+        self.opened = {id(module) for module in opened}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return is_leaf(m)
+        return is_leaf(m) and id(m) not in self.opened
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -78,23 +82,76 @@ class _Tracer(fx.Tracer):
         return output
 
 
-def trace(module: nn.Module) -> Traced | None:
-    """Return ``module`` as a graph, or None where its forward cannot be traced.
+@dataclass(frozen=True)
+class Untraced:
+    """A module that is no graph: ``why``, in words for the user."""
+
+    why: str
+
+
+def trace(module: nn.Module) -> Traced | Untraced:
+    """Return ``module`` as a graph, or why its forward cannot be traced.
 
     Control flow that depends on the input's values or shape cannot. A graph would lose what hooks do, so a module with
     hooks is run as it is.
     """
     if any(map(has_hooks, module.modules())):
-        return None
-    tracer = _Tracer()
+        return Untraced("it has hooks")
     try:
         with _unchanged(module):
-            traced = fx.GraphModule(module, tracer.trace(module, _defaults(module)))
-    except Exception:  # the forward is the user's code, called with proxies: it may raise anything
-        return None
+            opened = {name: layer for name, layer in leaf_modules(module) if _can_be_opened(layer)}
+            tracer = _Tracer(opened.values())
+            with _functions_kept(tracer):
+                traced = fx.GraphModule(module, tracer.trace(module, _defaults(module)))
+    except Exception as error:  # the forward is the user's code, called with proxies: it may raise anything
+        return Untraced(f"{type(error).__name__}: {error}")
     _keep_input(traced)
     _follow_in_place(traced)
-    return Traced(traced, tracer.ends)
+    return Traced(traced, tracer.ends, frozenset(opened))
+
+
+def _can_be_opened(layer: nn.Module) -> bool:
+    """Say whether ``layer`` is of the user's code, such as a shortcut that calls a lambda, and can be traced alone."""
+    if _torch_layer(layer) or type(layer).__module__.partition(".")[0] in ("torch", "torchvision", "raygen"):
+        return False
+    tracer = _Tracer([layer])
+    try:
+        with _functions_kept(tracer):
+            tracer.trace(layer, _defaults(layer))
+    except Exception:  # as above
+        return False
+    return True
+
+
+@contextmanager
+def _functions_kept(tracer: fx.Tracer) -> Iterator[None]:
+    """Let an autograd function of the user be one step while ``tracer`` traces.
+
+    Traced through, its forward would be differentiated, and its own backward lost.
+    """
+    given: Any = vars(torch.autograd.Function)["apply"]
+
+    def apply(function: Any, *args: Any) -> Any:
+        if any(isinstance(part, fx.Proxy) for part in args):
+            return tracer.create_proxy("call_function", _call_of(function), args, {})
+        return given.__get__(None, function)(*args)
+
+    torch.autograd.Function.apply = classmethod(apply)
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = given
+
+
+@cache
+def _call_of(function: Any) -> Callable[..., Any]:
+    """Return ``function.apply`` as a function of this module, as generated code can name it."""
+
+    def call(*args: Any) -> Any:
+        return function.apply(*args)
+
+    call.__name__ = call.__qualname__ = function.__name__
+    return call
 
 
 def end_graph(traced: fx.GraphModule, last: fx.Node) -> fx.GraphModule:
