@@ -83,7 +83,8 @@ def nodes(config: NodesConfig, *, as_json: bool, classes: bool) -> None:
 
     An option --nodes takes layer:channel, layer:0-9,12, layer:class or layer:*, and more: see raygen help nodes.
     """
-    network = networks.load_network(config)
+    # A list of layers needs no weights.
+    network = networks.load_network(config.model_copy(update={"weights": config.weights or "random"}))
     names = network.class_names
     if classes and as_json:
         click.echo("\n".join(json.dumps({"channel": channel, "name": name}) for channel, name in enumerate(names)))

@@ -19,7 +19,7 @@ Precision = Literal["float32", "bfloat16", "float64"]
 """In which the layers of a network are computed, see :meth:`NodeScores.with_precision`."""
 
 WEIGHT_FILES = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".safetensors")
-"""How names of weight files end."""
+"""How names of weight files mostly end; others are known by how they begin."""
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _RIGHT = "give lines of the form name: value, such as network: alexnet"
@@ -38,7 +38,7 @@ class NetworkSettings(Settings):
         description='lenet, caffe_alexnet, caffenet, zeiler_fergus, a torchvision name, or your own "module:factory"',
     )
     weights: Annotated[str | None, Group.MAIN] = Field(
-        None, description='file (.pt, .pth, .ckpt, .safetensors), "DEFAULT" for torchvision\'s download, or "random"'
+        None, description='file by torch.save or in safetensors, "DEFAULT" for torchvision\'s download, or "random"'
     )
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the network's factory")
     input_size: PositiveInt | None = Field(None, description="side of the square input, in pixels")
@@ -64,8 +64,10 @@ class Metadata(Settings):
 
 def find_metadata(weights: str | None) -> Path | None:
     """Return the file that goes with ``weights``: of ``net.pt`` net.pt.yaml, net.yaml, or with .yml or .json."""
+    if weights in (None, "random", "DEFAULT"):
+        return None
     path = Path(weights or "")
-    if path.suffix not in WEIGHT_FILES:
+    if not path.name or path.suffix in _SUFFIXES:  # it would be its own
         return None
     candidates = [path.with_name(name + suffix) for name in (path.name, path.stem) for suffix in _SUFFIXES]
     return next((candidate for candidate in candidates if candidate.is_file()), None)

@@ -1,7 +1,9 @@
 """``raygen nodes``: what is listed of networks of every kind, as a table and as JSON."""
 
 import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +53,59 @@ def test_networks_of_every_kind_are_listed(call: Call, network: str, cropped: st
     classes = [layer for layer in layers.values() if layer["is_classes"]]
     assert [(len(layer["class_names"]), layer["cost"]) for layer in classes] == [(1000, 1)]
     assert block is None or layers[block]["kind"] == "block"
+
+
+def test_layers_are_listed_without_weights(call: Call) -> None:
+    said = call("nodes", "--network", "squeezenet1_1", "--json", "--input-size", 64)
+    assert (said.status, said.err) == (0, "")
+    assert list(map(json.loads, said.out.splitlines())) == list(
+        listed(call, "--network", "squeezenet1_1", "--input-size", "64").values()
+    )
+
+
+NETWORK = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 4, 3)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.conv2 = nn.Conv2d(4, 4, 3)
+
+    def forward(self, x):
+        x = self.conv1(x)
+        %s
+        return self.conv2(x * self.pool(x))
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "first", "second", "told"),
+    [
+        ("pass", "", "whole image: from pool on", ""),
+        (
+            "assert x.shape[1] == 4",
+            "whole image: not traced",
+            "whole image: not traced",
+            "Its forward runs as it is, on whole images, since it cannot be traced: TraceError: ",
+        ),
+    ],
+)
+def test_a_layer_that_is_not_cropped_says_why(
+    call: Call, line: str, first: str, second: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_net.py").write_text(NETWORK % line)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_net", raising=False)
+    said = call("nodes", "--network", "own_net:Net", "--input-size", 24, "--channels", 3)
+    assert (said.status, said.err) == (0, "")
+    rows = {row.split()[0]: row for row in said.out.splitlines()}
+    assert rows["conv1"].endswith(first or "%")
+    assert rows["conv2"].endswith(second)
+    reasons = [row for row in said.out.splitlines() if row.startswith("Its")]
+    assert [row.startswith(told) for row in reasons] == ([True] if told else [])
 
 
 def test_the_table_shows_costs_and_what_to_know_of_a_layer(call: Call) -> None:

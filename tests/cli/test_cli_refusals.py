@@ -43,7 +43,10 @@ CASES = {
         "nodes --weights random --arguments {colours:3}",
         r"network lenet: cannot be built with .*colours.*; give arguments that its factory takes",
     ),
-    "no weights": ("nodes", r"network lenet: no weights are given; give --weights FILE"),
+    "no weights": (
+        "sample --out run --nodes conv1:0 --local",
+        r"network lenet: no weights are given; give --weights FILE",
+    ),
     "unknown layer": (
         "sample --out run --nodes conv3:1 --weights random --local",
         r"nodes conv3:1: unknown layer 'conv3'; did you mean conv2 or conv1\?",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ KEY = "raygen"  # of the safetensors header's metadata that makes a file a rayge
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _WRAPPED = 10
 """Mappings around a state_dict."""
-_RIGHT = "give a whole .safetensors file, or a .pt, .pth or .ckpt file with a state_dict"
+_RIGHT = "give a whole .safetensors file, or a file by torch.save with a state_dict, such as .pt, .pth or .ckpt"
+_PICKLED = (b"PK\x03\x04", b"\x80")
+"""How files by torch.save begin: newer ones as a zip, older ones as a pickle."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -38,13 +40,31 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "there is no such file"
         raise WeightsError(what, where=where, right=_RIGHT)
-    if path.suffix not in WEIGHT_FILES:
-        raise WeightsError(f"unknown kind of file {path.suffix!r}", where=where, right=_RIGHT)
     try:
-        values = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
+        read = _reader_of(path)
+        values = None if read is None else read(path)
     except Exception as error:  # a damaged file may raise anything in the reader
         raise WeightsError(f"cannot be read as tensors ({said_by(error)})", where=where, right=_RIGHT) from None
+    if read is None:
+        raise WeightsError(f"unknown kind of file {path.suffix!r}", where=where, right=_RIGHT)
     return state_dict_of(values, where)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Say whether the file is called so, or begins as one: the length of a header, then a JSON object."""
+    return path.suffix == ".safetensors" or _head(path)[8:] == b"{"
+
+
+def _reader_of(path: Path) -> Callable[[Path], Any] | None:
+    """Return what reads a file that begins, or is called, as a weight file does."""
+    if is_safetensors(path):
+        return _load_safetensors
+    return _load_pickle if path.suffix in WEIGHT_FILES or _head(path).startswith(_PICKLED) else None
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(9)
 
 
 def read_description(path: str | Path) -> dict[str, Any] | None:
@@ -54,10 +74,12 @@ def read_description(path: str | Path) -> dict[str, Any] | None:
         WeightsError: if a .safetensors file cannot be read.
     """
     path = Path(path)
-    if path.suffix != ".safetensors" or not path.is_file():
+    if not path.is_file():
         return None
     where = f"weights {path}"
     try:
+        if not is_safetensors(path):
+            return None
         with path.open("rb") as stream:
             check_sealed(stream, whole=False)
         with safetensors.safe_open(path, framework="pt") as file:

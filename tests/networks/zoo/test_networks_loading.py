@@ -18,6 +18,8 @@ from raygen.networks import (
     read_description,
     save_checkpoint,
 )
+from raygen.networks.settings import find_metadata
+from raygen.networks.zoo.weights import read_tensors
 
 DESCRIPTION = {
     "network": "lenet",
@@ -111,6 +113,30 @@ def test_a_failed_save_leaves_the_old_checkpoint_and_nothing_else(tmp_path, modu
     with pytest.raises(WeightsError, match="unknown kind of file"):
         save_checkpoint(tmp_path / "c.pt", module, {})
     assert sorted(file.name for file in tmp_path.iterdir()) == ["c.safetensors", "folder.safetensors", "taken"]
+
+
+@pytest.mark.parametrize("name", ["resnet20.th", "best", "net.model", "epoch.12"])
+def test_a_weight_file_is_known_by_what_it_holds_and_not_by_its_ending(tmp_path, module, name):
+    values, path = module.state_dict(), tmp_path / name
+    for save in (
+        lambda: torch.save(values, path),
+        lambda: torch.save({"state_dict": values, "epoch": 3}, path, _use_new_zipfile_serialization=False),
+        lambda: safetensors.torch.save_file(values, path),
+    ):
+        save()
+        found = read_tensors(path)
+        assert found.keys() == values.keys()
+        assert all(torch.equal(found[key], tensor) for key, tensor in values.items())
+    path.write_text("layer 1")
+    with pytest.raises(WeightsError, match="unknown kind of file"):
+        read_tensors(path)
+
+
+@pytest.mark.parametrize("name", ["net.th", "net"])
+def test_the_settings_beside_a_weight_file_are_found_whatever_its_ending(tmp_path, name):
+    (tmp_path / f"{name}.yaml").write_text("network: lenet")
+    assert find_metadata(str(tmp_path / name)) == tmp_path / f"{name}.yaml"
+    assert find_metadata(str(tmp_path / f"{name}.yaml")) is None
 
 
 class Bomb:
