@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from raygen.data import DataSettings
-from raygen.networks import NetworkSettings
+from raygen.networks import InputSize, NetworkSettings
 from raygen.sampling import SamplingSettings
 from raygen.settings import Settings
 from raygen.training import Precision
@@ -82,7 +82,7 @@ class LegibilityBenchSettings(NetworkSettings, DataSettings, SamplingSettings):
     second_network: str = Field(description="network that judges the images, by name, as network")
     out: str = Field(min_length=1, description="folder for the table and for a sheet of each kind of images")
     second_weights: str | None = Field(None, description="its weights, as weights")
-    second_input_size: PositiveInt | None = Field(None, description="side of its square input, in pixels")
+    second_input_size: InputSize = Field(None, description="side of its square input, or HEIGHTxWIDTH, in pixels")
     second_mean: tuple[float, ...] | None = Field(
         None, description="mean of each of its input channels, for pixels from 0 to 1"
     )

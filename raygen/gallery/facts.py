@@ -87,13 +87,13 @@ def redraw_command(document: Mapping[str, Any], node: str, layer: str) -> tuple[
 
 
 def _input(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the network's input as options; its size only where it is square, as the command line has it."""
+    """Return the network's input as options."""
     shape = request.get("input_shape")
     known = {"mean": request.get("mean"), "std": request.get("std")}
     if not isinstance(shape, Sequence) or len(shape) != 3:
         return known
-    size = {"input_size": shape[1]} if shape[1] == shape[2] else {}
-    return {**size, "channels": shape[0], **known}
+    size = shape[1] if shape[1] == shape[2] else f"{shape[1]}x{shape[2]}"
+    return {"input_size": size, "channels": shape[0], **known}
 
 
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from .nodes import sum_node as sum_node
 from .scores import NodeScores as NodeScores
 from .scores import computes_bfloat16 as computes_bfloat16
 from .scores import score_nodes as score_nodes
+from .settings import InputSize as InputSize
 from .settings import NetworkSettings as NetworkSettings
 from .settings import Precision as Precision
 from .views import Scores as Scores

@@ -5,10 +5,11 @@ Nothing here needs torch, so a command line can show and check these settings be
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt
 
 from raygen.documents import parse_yaml, read_text
 from raygen.errors import NetworkError, SettingsError
@@ -23,6 +24,20 @@ WEIGHT_FILES = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".safetensors")
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _RIGHT = "give lines of the form name: value, such as network: alexnet"
+
+
+def _read_size(value: object) -> object:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    if value is None or whole:
+        return value
+    found = re.fullmatch(r"([1-9][0-9]{0,8})(?:x([1-9][0-9]{0,8}))?", value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError("give a side or HEIGHTxWIDTH, such as 224 or 32x64")
+    return value if found[2] not in (None, found[1]) else int(found[1])
+
+
+InputSize = Annotated[int | str | None, BeforeValidator(_read_size)]
+"""A side of a square image, or "HEIGHTxWIDTH"."""
 
 
 class NetworkSettings(Settings):
@@ -41,7 +56,7 @@ class NetworkSettings(Settings):
         None, description='file by torch.save or in safetensors, "DEFAULT" for torchvision\'s download, or "random"'
     )
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the network's factory")
-    input_size: PositiveInt | None = Field(None, description="side of the square input, in pixels")
+    input_size: InputSize = Field(None, description="side of the square input, or HEIGHTxWIDTH, in pixels")
     channels: PositiveInt | None = Field(None, description="number of input channels")
     mean: tuple[float, ...] | None = Field(None, description="mean of each input channel, for pixels from 0 to 1")
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
@@ -49,13 +64,21 @@ class NetworkSettings(Settings):
     )
     class_names: str | None = Field(None, description="text file with a class name on each line")
 
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """(height, width) of the input; None where no size is given."""
+        if self.input_size is None:
+            return None
+        height, _, width = str(self.input_size).partition("x")
+        return int(height), int(width or height)
+
 
 class Metadata(Settings):
     """What a file beside the weights may say, all of it optional; the meaning is that of :class:`NetworkSettings`."""
 
     network: str | None = None
     arguments: dict[str, Any] | None = None
-    input_size: PositiveInt | None = None
+    input_size: InputSize = None
     channels: PositiveInt | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None

@@ -8,8 +8,8 @@ import pytest
 import torch
 import yaml
 
-from raygen.errors import NetworkError
-from raygen.networks import NetworkSettings, lenet, load_network, save_checkpoint
+from raygen.errors import NetworkError, SettingsError
+from raygen.networks import NetworkSettings, cut_network, lenet, list_layers, load_network, save_checkpoint
 
 
 def load(weights, **settings):
@@ -103,3 +103,30 @@ def test_the_network_that_options_name_is_not_another_one(tmp_path, module):
 def test_the_settings_are_read_without_torch():
     check = "import sys; from raygen.networks import NetworkSettings, Precision; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "size", "sides"),
+    [(28, 28, (28, 28)), ("28", 28, (28, 28)), ("28x36", "28x36", (28, 36)), ("9x9", 9, (9, 9)), (None, None, None)],
+)
+def test_an_input_is_square_or_has_a_height_and_a_width(given, size, sides):
+    settings = NetworkSettings.parse({"input_size": given}, where="test")
+    assert (settings.input_size, settings.sides) == (size, sides)
+
+
+@pytest.mark.parametrize(
+    "given", [0, -1, True, 2.5, "0", "28x", "x28", "28x0", "28x28x3", "28 x 30", "1e3", "", [28, 30]]
+)
+def test_other_sizes_of_an_input_are_refused_with_what_would_be_right(given):
+    with pytest.raises(SettingsError, match="give a side or HEIGHTxWIDTH, such as 224 or 32x64"):
+        NetworkSettings.parse({"input_size": given}, where="test")
+
+
+def test_a_network_with_an_oblong_input_has_oblong_maps():
+    settings = NetworkSettings.parse({"network": "squeezenet1_1", "weights": "random", "input_size": "40x72"}, where="")
+    network = load_network(settings)
+    assert network.input_shape == (3, 40, 72)
+    sizes = {layer.name: layer.map_size for layer in list_layers(network)}
+    assert sizes["features.0"] == (19, 35)
+    assert cut_network(network, "features.0").input_shape == (3, 3, 3)
+    assert cut_network(network, "features.12.expand3x3").input_shape == (3, 40, 72)

@@ -112,7 +112,7 @@ def _fix_sizes(
     """Let lazy layers take their sizes from an image, and their first weights from ``seed``."""
     default = Defaults() if stored is None else _stored_defaults(stored)
     channels = settings.channels or default.channels
-    size = (settings.input_size, settings.input_size) if settings.input_size else default.size
+    size = settings.sides or default.size
     if channels is None or size is None:
         what = "its lazy layers take their sizes from the input, which is not known"
         raise NetworkError(what, where=f"network {settings.network}", right="give input_size and channels")
@@ -146,7 +146,7 @@ def _with_input(
     name = settings.network
     default = defaults_of(name, module) if stored is None else _stored_defaults(stored)
     channels = settings.channels or default.channels
-    size = (settings.input_size, settings.input_size) if settings.input_size else default.size
+    size = settings.sides or default.size
     if channels is None or size is None:
         lacking = "input_size" if size is None else "channels"
         right = f"give {lacking} (--{lacking.replace('_', '-')})"
