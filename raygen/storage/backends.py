@@ -92,9 +92,13 @@ class LocalBackend:
 
     def entries(self, path: str, *, recursive: bool) -> list[Entry]:
         """List a folder; links are followed."""
+        found: list[Entry] = []
         if not self.exists(path):
-            return []
-        return list(_entries(path, "", recursive=recursive, seen={os.path.realpath(path)}))
+            return found
+        # Somebody else may remove it while it is listed.
+        with contextlib.suppress(FileNotFoundError):
+            found.extend(_entries(path, "", recursive=recursive, seen={os.path.realpath(path)}))
+        return found
 
     def sizes(self, path: str) -> dict[str, int]:
         """Ask the system for each file."""

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -339,3 +340,20 @@ def test_addresses_that_object_stores_have_no_folder_for_are_refused_in_one_line
 def test_a_name_that_the_system_cannot_have_is_one_line(tmp_path):
     with pytest.raises(StoreError, match=r"cannot be looked for \(.*null byte"):
         Location("x", LocalBackend(), f"{tmp_path}/a\0b").exists("run.json")
+
+
+def test_a_folder_that_comes_and_goes_while_it_is_listed_is_listed_or_holds_nothing(tmp_path):
+    folder, end = tmp_path / "run", threading.Event()
+
+    def come_and_go():
+        while not end.is_set():
+            folder.mkdir()
+            folder.rmdir()
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        assert all(Location.of(str(folder)).entries() == [] for _ in range(3000))
+    finally:
+        end.set()
+        thread.join()
