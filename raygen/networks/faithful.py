@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from raygen.errors import NetworkError
 from raygen.networks.graph.cut import Cut, cut_network, own_module, plain_cut
 from raygen.networks.graph.plain import copy_module, first_real, forward_of
-from raygen.networks.graph.tracing import is_leaf
+from raygen.networks.graph.tracer import is_leaf
 from raygen.networks.network import Network
 from raygen.networks.readout import at_position
 from raygen.networks.scores import NodeScores, score_nodes

@@ -236,10 +236,10 @@ def test_what_changes_rarely_or_with_each_call_is_refused_too(kind, says):
 
 def test_tracing_leaves_nothing_on_the_network():
     network = wrapped(Keeps())
-    assert trace(network.module) is not None
+    assert trace(network.module, network.input_shape) is not None
     assert not hasattr(network.module, "kept")
     network.module.kept = torch.ones(1)
-    trace(network.module)
+    trace(network.module, network.input_shape)
     assert torch.equal(network.module.kept, torch.ones(1))
 
 

@@ -52,7 +52,7 @@ class Anatomy:
 
 def examine(network: Network) -> Anatomy | Untraced:
     """Trace ``network`` and measure its steps, or say why that cannot be."""
-    traced = trace(network.module)
+    traced = trace(network.module, network.input_shape)
     if isinstance(traced, Untraced):
         return traced
     try:

@@ -12,7 +12,8 @@ from raygen.networks.graph.anatomy import Anatomy, examine
 from raygen.networks.graph.layers import Layer, layers_of
 from raygen.networks.graph.plain import copy_module, first_real
 from raygen.networks.graph.rewriting import crop_graph
-from raygen.networks.graph.tracing import end_graph, is_leaf
+from raygen.networks.graph.tracer import is_leaf
+from raygen.networks.graph.tracing import end_graph
 from raygen.networks.network import Network
 
 

@@ -14,7 +14,8 @@ from raygen.networks.graph.anatomy import Anatomy, Shape, examine, run_on_shapes
 from raygen.networks.graph.plain import is_plain
 from raygen.networks.graph.receptive import whole_from
 from raygen.networks.graph.rewriting import Span, needed_spans
-from raygen.networks.graph.tracing import Untraced, leaf_modules, module_of, result
+from raygen.networks.graph.tracer import leaf_modules
+from raygen.networks.graph.tracing import Untraced, module_of, result
 from raygen.networks.network import Network
 
 _KINDS: tuple[tuple[str, tuple[type[nn.Module], ...]], ...] = (

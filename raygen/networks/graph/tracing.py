@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import math
 import operator
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
-import torchvision
 from torch import fx, nn
 from torch.nn import functional as F
 
 from raygen.networks.graph.plain import copy_module, has_hooks, is_plain
+from raygen.networks.graph.tracer import Tracer, functions_kept
 
 _IN_PLACE: tuple[Callable[..., Any], ...] = (
     operator.iadd, operator.isub, operator.imul, operator.itruediv, torch.relu_, F.relu_, F.leaky_relu_, F.elu_,
@@ -41,47 +39,6 @@ class Traced:
     opened: frozenset[str] = frozenset()
 
 
-def is_leaf(module: nn.Module) -> bool:
-    """Say whether ``module`` is one layer: it has no children, or is torch's own and not a container."""
-    return not any(True for _ in module.children()) or _torch_layer(module)
-
-
-def leaf_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield dotted name and module of every layer, a shared one under the first of its names, as torch.fx does."""
-    inner: set[str] = set()
-    for path, child in module.named_modules():
-        if path == "" or path in inner:
-            continue
-        if is_leaf(child):
-            inner.update(f"{path}.{name}" for name, _ in child.named_modules() if name)
-            yield path, child
-
-
-class _Tracer(fx.Tracer):
-    """torch.fx's tracer, with the leaves of :func:`leaf_modules` and torchvision's operators as single steps."""
-
-    def __init__(self, opened: Collection[nn.Module] = ()) -> None:
-        # Some versions of torch annotate one module, some any number; all take any number.
-        modules: Any = (math, torchvision.ops)
-        super().__init__(autowrap_modules=modules)
-        self.ends: dict[str, fx.Node] = {}
-        self.opened = {id(module) for module in opened}
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return is_leaf(m) and id(m) not in self.opened
-
-    def call_module(
-        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        output = super().call_module(m, forward, args, kwargs)
-        if isinstance(output, fx.Proxy):
-            # A block's name is only its own where the block adds a step to its last layer.
-            taken = not is_leaf(m) and output.node in self.ends.values()
-            if not taken:
-                self.ends.setdefault(self.path_of_module(m), output.node)
-        return output
-
-
 @dataclass(frozen=True)
 class Untraced:
     """A module that is no graph: ``why``, in words for the user."""
@@ -89,69 +46,26 @@ class Untraced:
     why: str
 
 
-def trace(module: nn.Module) -> Traced | Untraced:
-    """Return ``module`` as a graph, or why its forward cannot be traced.
+def trace(module: nn.Module, input_shape: tuple[int, ...]) -> Traced | Untraced:
+    """Return ``module`` as a graph, or why its forward cannot be traced, see :class:`Tracer`.
 
-    Control flow that depends on the input's values or shape cannot. A graph would lose what hooks do, so a module with
-    hooks is run as it is.
+    A graph would lose what hooks do, so a module with hooks is run as it is.
+
+    Args:
+        module: a network; not changed.
+        input_shape: (C, h, w) of the whole image.
     """
     if any(map(has_hooks, module.modules())):
         return Untraced("it has hooks")
+    tracer = Tracer(input_shape)
     try:
-        with _unchanged(module):
-            opened = {name: layer for name, layer in leaf_modules(module) if _can_be_opened(layer)}
-            tracer = _Tracer(opened.values())
-            with _functions_kept(tracer):
-                traced = fx.GraphModule(module, tracer.trace(module, _defaults(module)))
+        with _unchanged(module), functions_kept(tracer):
+            traced = fx.GraphModule(module, tracer.trace(module, _defaults(module)))
     except Exception as error:  # the forward is the user's code, called with proxies: it may raise anything
         return Untraced(f"{type(error).__name__}: {error}")
     _keep_input(traced)
     _follow_in_place(traced)
-    return Traced(traced, tracer.ends, frozenset(opened))
-
-
-def _can_be_opened(layer: nn.Module) -> bool:
-    """Say whether ``layer`` is of the user's code, such as a shortcut that calls a lambda, and can be traced alone."""
-    if _torch_layer(layer) or type(layer).__module__.partition(".")[0] in ("torch", "torchvision", "raygen"):
-        return False
-    tracer = _Tracer([layer])
-    try:
-        with _functions_kept(tracer):
-            tracer.trace(layer, _defaults(layer))
-    except Exception:  # as above
-        return False
-    return True
-
-
-@contextmanager
-def _functions_kept(tracer: fx.Tracer) -> Iterator[None]:
-    """Let an autograd function of the user be one step while ``tracer`` traces.
-
-    Traced through, its forward would be differentiated, and its own backward lost.
-    """
-    given: Any = vars(torch.autograd.Function)["apply"]
-
-    def apply(function: Any, *args: Any) -> Any:
-        if any(isinstance(part, fx.Proxy) for part in args):
-            return tracer.create_proxy("call_function", _call_of(function), args, {})
-        return given.__get__(None, function)(*args)
-
-    torch.autograd.Function.apply = classmethod(apply)
-    try:
-        yield
-    finally:
-        torch.autograd.Function.apply = given
-
-
-@cache
-def _call_of(function: Any) -> Callable[..., Any]:
-    """Return ``function.apply`` as a function of this module, as generated code can name it."""
-
-    def call(*args: Any) -> Any:
-        return function.apply(*args)
-
-    call.__name__ = call.__qualname__ = function.__name__
-    return call
+    return Traced(traced, tracer.ends, frozenset(tracer.opened))
 
 
 def end_graph(traced: fx.GraphModule, last: fx.Node) -> fx.GraphModule:
@@ -234,9 +148,3 @@ def _is_in_place(root: nn.Module, node: fx.Node) -> bool:
     if node.op == "call_method":
         return str(node.target).endswith("_") and not str(node.target).endswith("__")
     return node.op == "call_function" and (node.target in _IN_PLACE or node.kwargs.get("inplace") is True)
-
-
-def _torch_layer(module: nn.Module) -> bool:
-    containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-    own = type(module).__module__.startswith(("torch.nn.", "torch.ao.nn."))
-    return own and not isinstance(module, containers)

@@ -1,5 +1,7 @@
 """Networks as people write them: what they compute is kept, and crops are taken where they can be."""
 
+import math
+
 import pytest
 import torch
 from test_networks_crops import assert_exact, double, normal
@@ -145,6 +147,46 @@ class ByShape(nn.Module):
         return self.conv(x)
 
 
+class ByBatch(ByShape):
+    """Goes another way with one image than with several."""
+
+    def forward(self, x):
+        return self.conv(x if x.shape[0] == 1 else x * 2)
+
+
+class ByBatchLater(ByShape):
+    def forward(self, x):
+        several = min(x.size(0), 2) + x.size(2) * 0
+        return self.conv(x * several if several > 1 else x)
+
+
+class ByValue(ByShape):
+    def forward(self, x):
+        return self.conv(x if x.mean() > 0 else -x)
+
+
+class ByPrecision(ByShape):
+    def forward(self, x):
+        return self.conv(x if x.dtype == torch.float64 and not x.is_cuda else -x)
+
+
+class Sizes(nn.Module):
+    """What can be asked of a shape: its length, a loop over it, an integer of it, a view of the same size."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 3) for _ in range(3))
+        self.last = nn.Conv2d(3, 2, 3)
+
+    def forward(self, x):
+        assert len(x.shape) == 4 and x.ndim == 4 and x.dim() == 4
+        batch, channels, height, width = x.shape
+        for index in range(min(channels, math.ceil(height / 20))):
+            x = self.convs[index](x)
+        x = x.view(batch, channels, *x.shape[2:])
+        return self.last(x * (len(x.shape) - 3)) if width > 9 else x
+
+
 class Pieces(nn.Module):
     """Windows as functions, with sizes from shapes; a focus, which puts every second pixel among the channels."""
 
@@ -181,7 +223,9 @@ def chain(*layers):
 
 IDIOMS = {
     "cifar": Cifar, "pieces": Pieces, "signed": Signed, "detached": Detached, "by shape": ByShape, "gated": Gated,
-    "standardised": lambda: chain(Standardised(4, 4, 3, 2, padding=1)), "sign": lambda: chain(Sign()),
+    "by batch": ByBatch, "by batch later": ByBatchLater, "by value": ByValue, "by precision": ByPrecision,
+    "sizes": Sizes, "standardised": lambda: chain(Standardised(4, 4, 3, 2, padding=1)),
+    "sign": lambda: chain(Sign()),
     "swish": lambda: chain(Swish(), nn.MaxPool2d(2)), "scale": lambda: chain(Scale(4), nn.ReLU(inplace=True)),
     "same": lambda: chain(SameConv(4, 4, 3, 2), Swish()), "zero pad": lambda: chain(nn.ZeroPad2d((2, 1, 0, 3))),
     "empty": lambda: chain(nn.Sequential()), "reflect": lambda: chain(nn.ReflectionPad2d(2)),
@@ -217,7 +261,7 @@ def test_scores_and_gradients_of_every_layer_are_those_of_the_network_as_it_is_w
     layers = [layer for layer in list_layers(network) if not layer.rectified]
     assert layers
     without = {"conv2"} if idiom == "detached" else {}
-    x = normal(network.input_shape).requires_grad_()
+    x = torch.cat([normal(network.input_shape, seed) for seed in (0, 1)]).requires_grad_()
     for layer in layers:
         expected, found = (
             at_layer(network, layer.name, x),
@@ -235,7 +279,7 @@ def test_scores_and_gradients_of_every_layer_are_those_of_the_network_as_it_is_w
         ("cifar", "layer1.1.shortcut", 7), ("cifar", "layer1.1.conv2", 11), ("cifar", "layer2.0.shortcut", 11),
         ("cifar", "layer2.0.conv2", 17), ("pieces", "conv2", 24), ("standardised", "1", 5), ("standardised", "2", 9),
         ("swish", "3", 8), ("scale", "3", 5), ("zero pad", "2", 5),
-        ("empty", "2", 5),
+        ("empty", "2", 5), ("same", "1", 5), ("same", "3", 9), ("by shape", "conv", 6), ("sizes", "last", 7),
     ],
 )  # fmt: skip
 def test_a_crop_goes_through_what_is_computed_in_forward(idiom, layer, side, crop_corner):
@@ -252,8 +296,10 @@ def test_a_crop_goes_through_what_is_computed_in_forward(idiom, layer, side, cro
         ("sign", "2", "from Backward in 1 on"),
         ("signed", "conv2", "from Backward on"),
         ("reflect", "2", "from 1 on"),
-        ("same", "3", "from 1 on"),
-        ("by shape", "conv", "not traced: TraceError: symbolically traced variables cannot be"),
+        ("by batch", "conv", "not traced: TraceError: symbolically traced variables cannot be"),
+        ("by batch later", "conv", "not traced: TraceError: symbolically traced variables cannot be"),
+        ("by precision", "conv", "not traced: TraceError: symbolically traced variables cannot be"),
+        ("by value", "conv", "not traced: TraceError: symbolically traced variables cannot be"),
     ],
 )  # fmt: skip
 def test_a_layer_that_needs_the_whole_image_says_from_where_on(idiom, layer, says):
