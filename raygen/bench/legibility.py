@@ -43,7 +43,7 @@ from raygen.networks import (
     parse_nodes,
     score_nodes,
 )
-from raygen.nodes import Node
+from raygen.notation import Node
 from raygen.process import keep_freed_memory
 from raygen.runs import plan_units
 from raygen.sampling import SamplingSettings, SavedReference, Source, UnitSampler

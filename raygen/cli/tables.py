@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from raygen.cli.display import duration
-from raygen.nodes import write_name
+from raygen.notation import write_name
 from raygen.text import for_terminal
 
 if TYPE_CHECKING:

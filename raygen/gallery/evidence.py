@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raygen.nodes import without_layer
+from raygen.notation import without_layer
 
 Images = list[list[bytes]]
 """PNG files of one node: by chain, then by draw."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from raygen.networks.graph.cut import Cut
 from raygen.networks.scores import score_nodes
-from raygen.nodes import Node
+from raygen.notation import Node
 
 _ROUND_OFF = 8 * torch.finfo(torch.float32).eps
 

@@ -20,7 +20,7 @@ from raygen.networks.graph.tracer import is_leaf
 from raygen.networks.network import Network
 from raygen.networks.readout import at_position
 from raygen.networks.scores import NodeScores, score_nodes
-from raygen.nodes import Node
+from raygen.notation import Node
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from raygen.errors import NodeError, closest
 from raygen.networks.graph.layers import Layer
 from raygen.networks.network import Network
-from raygen.nodes import (
+from raygen.notation import (
     TOO_LARGE,
     Channels,
     Item,

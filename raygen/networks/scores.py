@@ -18,7 +18,7 @@ from raygen.networks.kernels import speed_up
 from raygen.networks.nodes import check_position
 from raygen.networks.readout import ChannelReadout, Readout, at_position, split_readout
 from raygen.networks.settings import Precision
-from raygen.nodes import Node
+from raygen.notation import Node
 
 
 def computes_bfloat16(device: torch.device) -> bool:

@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 import torch
 
 from raygen.hmc import Trace, diagnose
-from raygen.nodes import Node
+from raygen.notation import Node
 from raygen.process import PeakMemory
 from raygen.sampling import Batch, BatchState, SamplingSettings, UnitSampler
 from raygen.store import Unit

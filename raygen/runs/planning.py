@@ -7,7 +7,7 @@ from itertools import groupby
 
 from raygen.data import ImageSet, hash_images
 from raygen.networks import Network
-from raygen.nodes import Node, write_name
+from raygen.notation import Node, write_name
 from raygen.sampling import Profile, SamplingSettings, Source, check_saved, saved_reference
 from raygen.store import Run, Unit
 

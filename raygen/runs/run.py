@@ -15,7 +15,7 @@ from torch import Tensor
 from raygen.errors import RaygenError, StoreError
 from raygen.hmc import Groups, to_tensors
 from raygen.networks import Network
-from raygen.nodes import Node
+from raygen.notation import Node
 from raygen.runs.planning import LINE, plan_units
 from raygen.runs.reports import FarmReport, Totals, UnitReport
 from raygen.sampling import Profile, SamplerState, SamplingSettings, Source, UnitProgress, UnitSampler

@@ -12,7 +12,7 @@ import torch
 from raygen.errors import StoreError
 from raygen.hmc import ChainState, Noise, Parameters, StepInfo, Streams, TailMean, check_alike, frozen
 from raygen.networks import ViewScores
-from raygen.nodes import Node
+from raygen.notation import Node
 from raygen.sampling.cohort import Cohort, EndedNodes, begin_cohort, climbing_cohort, look
 from raygen.sampling.modes import ModeSeeker, naming
 from raygen.sampling.settings import SamplingSettings

@@ -21,7 +21,7 @@ from torch import Tensor
 from raygen.errors import ScoreError, StoreError
 from raygen.hmc import Kernel, Parameters, Streams, TiltRule, along_rows, check_alike
 from raygen.networks import Views
-from raygen.nodes import Node
+from raygen.notation import Node
 from raygen.sampling.settings import SamplingSettings
 from raygen.sampling.targets import make_tilt_rule
 from raygen.tilting import WhitenedScore

@@ -14,7 +14,7 @@ from torch import Tensor
 from raygen.data import ImageSet, hash_images
 from raygen.errors import SettingsError
 from raygen.networks import Network, cut_for
-from raygen.nodes import Node
+from raygen.notation import Node
 from raygen.tilting import (
     LARGEST_COVARIANCE,
     Bounded,

@@ -18,7 +18,7 @@ import torch
 from raygen.errors import SettingsError, StoreError
 from raygen.hmc import ChainState, Diagnostics, Groups, Kernel, Tensors, TiltRule, rebuild, to_arviz
 from raygen.networks import Layer, Network, Scores, ViewScores, list_layers, node_label
-from raygen.nodes import Node
+from raygen.notation import Node
 from raygen.sampling.batch import Batch, BatchState
 from raygen.sampling.cohort import EndedNodes
 from raygen.sampling.draws import Draw, make_draw, make_means

@@ -23,7 +23,7 @@ from raygen.networks import (
     leads_uphill,
     score_nodes,
 )
-from raygen.nodes import Node
+from raygen.notation import Node
 from raygen.sampling.reference import Source, make_reference
 from raygen.sampling.settings import SamplingSettings
 from raygen.tilting import ContrastTilt, FixedTilt, Reference, WhitenedScore

@@ -8,7 +8,7 @@ from torch import nn
 
 from raygen.errors import NetworkError
 from raygen.networks import Network, NetworkSettings, list_layers, load_network
-from raygen.nodes import Node
+from raygen.notation import Node
 from raygen.sampling import SamplingSettings
 
 _PHOTOGRAPH = 128

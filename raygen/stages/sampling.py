@@ -25,7 +25,7 @@ from raygen.networks import (
     load_network,
     parse_nodes,
 )
-from raygen.nodes import Node
+from raygen.notation import Node
 from raygen.process import keep_freed_memory
 from raygen.runs import FarmReport, PlanReport, StatusWriter, begin_run, estimate_cost, sample_here, trace_nodes
 from raygen.sampling import (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from raygen.errors import StoreError
-from raygen.nodes import Node, read_node
+from raygen.notation import Node, read_node
 from raygen.store.request import Owner
 
 _LONGEST_NAME = 1000

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from raygen.errors import StoreError
-from raygen.nodes import without_layer
+from raygen.notation import without_layer
 from raygen.storage import Location
 from raygen.store.request import Owner
 from raygen.store.run import PLAN_FILE, Run

@@ -15,7 +15,7 @@ from raygen.networks import (
     read_node,
     sum_node,
 )
-from raygen.nodes import write_name
+from raygen.notation import write_name
 
 NAMES = ("crane", "crane bird", "Cardigan", "cardigan", "projectile, missile", "ox", "ox", "2-wheeler", "T_shirt", "z")
 NETWORK = dataclasses.replace(load_network(NetworkSettings(weights="random")), class_names=NAMES)

@@ -12,7 +12,7 @@ from torch import nn
 from raygen.errors import ScoreError, SettingsError, StoreError
 from raygen.hmc import Streams, to_tensors
 from raygen.networks import NetworkSettings, Views, load_network, wrap_network
-from raygen.nodes import Node
+from raygen.notation import Node
 from raygen.sampling import MODE_STEPS, BatchState, SamplerState, SamplingSettings, UnitSampler
 from raygen.sampling.modes import ModeSeeker
 from raygen.sampling.rows import to_bytes

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from older_runs import unseal
 
 from raygen.errors import NodeError, StoreError
-from raygen.nodes import Node, sum_node
+from raygen.notation import Node, sum_node
 from raygen.storage import Location
 from raygen.store import Run, Unit
 from raygen.store.schema import PLAN

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from raygen.errors import NodeError
-from raygen.nodes.terms import CHANNEL, Terms, format_terms, normal_terms, read_terms
+from raygen.notation.terms import CHANNEL, Terms, format_terms, normal_terms, read_terms
 
 QUOTED = r'"(?:[^"\\]|\\.)*"' + r"|'(?:[^'\\]|\\.)*'"
 """A name in quotation marks. Inside them a backslash stands before a mark or a backslash, or begins ``\\u{e9}``."""

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 from raygen.errors import NodeError
-from raygen.nodes.items import TOO_LARGE, Channels, Choice, Ending, Item, Name, Weighted, fold, quote
-from raygen.nodes.node import QUOTED, read_name
-from raygen.nodes.terms import CHANNEL, WEIGHT
+from raygen.notation.items import TOO_LARGE, Channels, Choice, Ending, Item, Name, Weighted, fold, quote
+from raygen.notation.node import QUOTED, read_name
+from raygen.notation.terms import CHANNEL, WEIGHT
 
 _SEPARATORS = re.compile(r"[\s,]*")
 _QUOTED = re.compile(QUOTED, re.DOTALL)

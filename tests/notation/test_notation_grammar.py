@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raygen.errors import NodeError
-from raygen.nodes import Channels, Ending, Item, Name, quote, read_list, write_name
+from raygen.notation import Channels, Ending, Item, Name, quote, read_list, write_name
 
 LAYERS = ("conv1", "conv2", "fc", "3", "m.layer one", "my layer: 2", "a, b")
 CLASSES = ("ostrich", "orange", "great white shark", "great", "conv2", "jack-o'-lantern", "yes, no", "a: b", "C++", "3",

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from raygen.errors import NodeError
-from raygen.nodes import Node, read_node, sum_node, without_layer, write_name
+from raygen.notation import Node, read_node, sum_node, without_layer, write_name
 
 NAMES = st.text(st.characters(exclude_categories=()), max_size=12)
 """Names of any characters: controls, quotation marks, lone surrogates."""
@@ -108,11 +108,11 @@ def test_nodes_sort_by_layer_and_channel():
 def test_nodes_need_no_torch_and_nothing_else_of_raygen_but_its_errors():
     code = """
 import sys
-from raygen.nodes import Node, read_list, read_node
+from raygen.notation import Node, read_list, read_node
 list(read_list('a:1,"b"', ["a"], ["b"])), read_node("a:1")
 own = sorted(name for name in sys.modules if name.startswith("raygen."))
-assert own == ["raygen.errors", "raygen.nodes", "raygen.nodes.grammar", "raygen.nodes.items", "raygen.nodes.node",
-               "raygen.nodes.terms", "raygen.text"], own
+assert own == ["raygen.errors", "raygen.notation", "raygen.notation.grammar", "raygen.notation.items",
+               "raygen.notation.node", "raygen.notation.terms", "raygen.text"], own
 assert not {"torch", "numpy", "pyarrow", "ray"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
