@@ -9,6 +9,7 @@ from .sampling import read_profile as read_profile
 from .sampling import reference as reference
 from .sampling import reference_source as reference_source
 from .sampling import sample as sample
+from .sampling import sample_module as sample_module
 from .sampling import trace as trace
 from .sampling import tune as tune
 from .training import gallery as gallery

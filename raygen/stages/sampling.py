@@ -92,6 +92,17 @@ def sample(config: SampleConfig, on_progress: Callable[[FarmReport], None]) -> S
         return sample_request(config, request, while_held(lock, on_progress))
 
 
+def sample_module(config: SampleConfig, network: Network, on_progress: Callable[[FarmReport], None]) -> Sampled:
+    """Do as ``sample`` does, in this process, with a network that is there already.
+
+    Raises:
+        InputError: as ``sample`` does.
+    """
+    request = _request_of(config, network)
+    with Run.lock(config.out) as lock:
+        return sample_request(config, request, while_held(lock, on_progress))
+
+
 def plan(config: SampleConfig, on_layer: Callable[[str], None] | None = None) -> PlanReport:
     """Begin the run that ``sample`` would, and estimate what it will cost; nothing is sampled.
 
@@ -189,7 +200,10 @@ def read_request(config: SampleConfig) -> Request:
     Raises:
         InputError: if one of them is wrong.
     """
-    network = load_sampled(config, config.nodes)
+    return _request_of(config, load_sampled(config, config.nodes))
+
+
+def _request_of(config: SampleConfig, network: Network) -> Request:
     nodes = parse_nodes(config.nodes, network, list_layers(network))
     check_alone(network, sorted({node.layer for node in nodes}))
     profile = {} if config.profile is None else read_profile(config.profile, network)
